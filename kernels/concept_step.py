@@ -1,0 +1,157 @@
+"""The concept step: logits of thinking rows to concept tokens.
+
+Reference implementation in PyTorch. Steps 2 to 5 of the method (arXiv 2505.15778, section 3.1):
+softmax, entropy, top-k, top-p, min-p, noise, the heaviest ``max_topk`` tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from soft_sglang.kernels import noise
+
+NOISE_NONE, NOISE_GUMBEL, NOISE_DIRICHLET = range(3)
+"""Values of ``ConceptRows.noise``."""
+
+
+class ConceptRows(NamedTuple):
+    """Parameters of the rows; every field has shape ``[B]``."""
+
+    temperature: torch.Tensor
+    """float32, above 0."""
+    top_k: torch.Tensor
+    """int64; at least the vocabulary size means off."""
+    top_p: torch.Tensor
+    """float32 in (0, 1]."""
+    min_p: torch.Tensor
+    """float32 in [0, 1]."""
+    max_topk: torch.Tensor
+    """int64, tokens in a concept."""
+    noise: torch.Tensor
+    """int64, one of the NOISE constants."""
+    gumbel_temperature: torch.Tensor
+    """float32, above 0."""
+    dirichlet_alpha: torch.Tensor
+    """float32, above 0."""
+    seed: torch.Tensor
+    """int64."""
+    step: torch.Tensor
+    """int64, output position of the token to come."""
+
+
+class Concepts(NamedTuple):
+    """Concept tokens of ``B`` rows, heaviest token first."""
+
+    ids: torch.Tensor
+    """``[B, K]`` int64; 0 where the weight is 0."""
+    weights: torch.Tensor
+    """``[B, K]`` float32, each row sums to 1."""
+    entropy: torch.Tensor
+    """``[B]`` float32, nats, over the full vocabulary before any filter."""
+
+
+def concept_step(
+    logits: torch.Tensor,
+    rows: ConceptRows,
+    width: int,
+    candidates: int,
+    with_gumbel: bool = False,
+    with_dirichlet: bool = False,
+) -> Concepts:
+    """Compute concept tokens.
+
+    The filters work on the ``candidates`` largest logits. That is exact while ``candidates`` is
+    at least ``max_topk`` and, for rows whose top-k is on, at least ``top_k``: top-p needs no more
+    than the cumulative mass before a token, and min-p no more than the largest probability.
+    Dirichlet noise is drawn for the candidates that the filters keep.
+
+    Args:
+        logits: ``[B, V]`` floating point, any stride, already penalised and masked; not changed.
+            ``-inf`` is a forbidden token. A row of nothing but ``-inf`` gives the token 0.
+        rows: parameters.
+        width: number K of columns of the result, at least the largest ``max_topk``.
+        candidates: number of candidates, at least ``width``; cut to V.
+        with_gumbel: some row has Gumbel noise (known to the host from its parameters).
+        with_dirichlet: some row has Dirichlet noise.
+    """
+    scaled = logits.float() / rows.temperature[:, None]
+    log_norm = torch.logsumexp(scaled, dim=-1)
+    entropy = _entropy(scaled, log_norm)
+
+    values, ids = _top_candidates(scaled, min(candidates, logits.shape[-1]))
+    p = torch.exp(values - log_norm[:, None])
+    rank = torch.arange(p.shape[-1], device=p.device)
+    dead = ~torch.isfinite(log_norm)[:, None]
+    p = torch.where(dead, (rank == 0).float(), p)
+
+    p = _filter(p, rank, rows, vocab_size=logits.shape[-1])
+    if with_dirichlet:
+        p, ids = _dirichlet(p, ids, rows)
+    p = torch.where(rank < rows.max_topk[:, None], p, 0.0)
+    p = p / p.sum(dim=-1, keepdim=True)
+    if with_gumbel:
+        p, ids = _gumbel(p, ids, rows)
+
+    ids = torch.where(p > 0, ids, 0)
+    missing = width - p.shape[-1]
+    if missing > 0:
+        p = torch.nn.functional.pad(p, (0, missing))
+        ids = torch.nn.functional.pad(ids, (0, missing))
+    return Concepts(ids=ids[:, :width], weights=p[:, :width], entropy=entropy)
+
+
+def _entropy(scaled: torch.Tensor, log_norm: torch.Tensor) -> torch.Tensor:
+    """``H = -sum p log p`` in nats; 0 for rows without a finite logit."""
+    log_p = (scaled - log_norm[:, None]).nan_to_num_(nan=-1e30, neginf=-1e30, posinf=0.0)
+    return -torch.einsum("bv,bv->b", torch.exp(log_p), log_p).clamp_max_(0.0)
+
+
+def _top_candidates(scaled: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``count`` largest values and their ids, equal values by ascending id."""
+    values, ids = torch.topk(scaled, count, dim=-1)
+    by_id = torch.argsort(ids, dim=-1)
+    values, ids = values.gather(-1, by_id), ids.gather(-1, by_id)
+    return _sort_descending(values, ids)
+
+
+def _sort_descending(
+    values: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    values, order = torch.sort(values, dim=-1, descending=True, stable=True)
+    return values, ids.gather(-1, order)
+
+
+def _filter(
+    p: torch.Tensor, rank: torch.Tensor, rows: ConceptRows, vocab_size: int
+) -> torch.Tensor:
+    """Top-k, top-p, min-p in this order, each on the renormalised rest; not yet renormalised."""
+    p = torch.where(rank < rows.top_k[:, None], p, 0.0)
+    mass = torch.where(rows.top_k < vocab_size, p.sum(dim=-1), 1.0)
+    before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
+    # the first token always stays: rounding may leave `before` at a tiny positive number
+    p = torch.where((before < rows.top_p[:, None]) | (rank == 0), p, 0.0)
+    return torch.where(p >= rows.min_p[:, None] * p[:, :1], p, 0.0)
+
+
+def _dirichlet(
+    p: torch.Tensor, ids: torch.Tensor, rows: ConceptRows
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace ``p`` by a draw from ``Dir(alpha * p)`` where the row asks for it, sorted again."""
+    concentration = rows.dirichlet_alpha[:, None] * p / p.sum(dim=-1, keepdim=True)
+    kept = concentration > 0
+    log_gamma = noise.log_gamma_variate(
+        torch.where(kept, concentration, 1.0), rows.seed, rows.step, ids
+    )
+    drawn = torch.softmax(log_gamma.masked_fill(~kept, -torch.inf), dim=-1)
+    wanted = (rows.noise == NOISE_DIRICHLET)[:, None]
+    return _sort_descending(torch.where(wanted, drawn, p), ids)
+
+
+def _gumbel(
+    p: torch.Tensor, ids: torch.Tensor, rows: ConceptRows
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``softmax((log p + g) / tau)`` where the row asks for it, sorted again."""
+    perturbed = torch.log(p) + noise.gumbel(rows.seed, rows.step, ids)
+    drawn = torch.softmax(perturbed / rows.gumbel_temperature[:, None], dim=-1)
+    wanted = (rows.noise == NOISE_GUMBEL)[:, None]
+    return _sort_descending(torch.where(wanted, drawn, p), ids)

@@ -1,0 +1,1 @@
+"""Everything that touches SGLang: one file per upstream target, each patch a documented record."""

@@ -1,0 +1,98 @@
+"""The model's input embedding: feeds concepts instead of tokens."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from soft_sglang.concept_table import ConceptTable
+from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings
+from soft_sglang.patches.forward_batch import ConceptInputs
+
+
+class ConceptEmbedding:
+    """Wraps the input embedding of one model.
+
+    The wrapper sits on the instance: the function that embeds on the local vocabulary shard, so
+    that the all-reduce that follows finishes the sum, or ``forward`` where there is no such
+    function.
+    """
+
+    def __init__(self, model: torch.nn.Module, table: ConceptTable) -> None:
+        self.table = table
+        self._inputs: Sequence[ConceptInputs] = ()
+        self.layer = find_input_embedding(model)
+        name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
+        self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
+        setattr(self.layer, name, self._embed)
+
+    @contextmanager
+    def feeding(self, inputs: Sequence[ConceptInputs]) -> Iterator[None]:
+        """While active, a forward pass is fed these concepts."""
+        self._inputs = inputs
+        try:
+            yield
+        finally:
+            self._inputs = ()
+
+    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        base = self._embed_ids(input_ids)
+        for inputs in self._inputs:
+            base = self._mixed(base, inputs)
+        return base
+
+    def _mixed(self, base: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
+        if inputs.slots is not None:
+            ids, weights = self.table.ids[inputs.slots], self.table.weights[inputs.slots]
+        else:
+            assert inputs.ids is not None and inputs.weights is not None
+            ids, weights = inputs.ids, inputs.weights
+        flat = base.view(-1, base.shape[-1])
+        rows = flat[inputs.index]
+        if self._is_plain_table():
+            start = self.layer.shard_indices.org_vocab_start_index if self._sharded() else 0
+            rows = concept_embedding(self.layer.weight, rows, ids, weights, vocab_start=start)
+        else:
+            embedded = self._embed_ids(ids.reshape(-1)).view(*ids.shape, -1)
+            rows = mix_embeddings(embedded, rows, weights)
+        return flat.index_copy(0, inputs.index, rows).view(base.shape)
+
+    def _is_plain_table(self) -> bool:
+        """Whether the embedding is nothing but a look-up of rows of a floating-point table."""
+        from sglang.srt.layers.quantization.unquant import UnquantizedEmbeddingMethod
+
+        method = getattr(self.layer, "quant_method", None)
+        return isinstance(method, UnquantizedEmbeddingMethod) and self.layer.output_dtype is None
+
+    def _sharded(self) -> bool:
+        return bool(self.layer.tp_size > 1)
+
+
+def find_input_embedding(model: torch.nn.Module) -> Any:
+    """The module that embeds a model's input ids.
+
+    Raises:
+        ValueError: there is none, or more than one candidate.
+    """
+    from sglang.srt.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
+
+    getter = getattr(model, "get_input_embeddings", None)
+    layer = getter() if getter is not None else None
+    if layer is None:
+        candidates = [
+            module
+            for module in model.modules()
+            if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
+        ]
+        size = max((module.num_embeddings for module in candidates), default=0)
+        largest = [module for module in candidates if module.num_embeddings == size]
+        if len(largest) != 1:
+            raise ValueError(
+                f"soft-sglang cannot find the input embedding of {type(model).__name__}: "
+                f"{len(largest)} candidates."
+            )
+        layer = largest[0]
+    while hasattr(layer, "base_layer"):
+        layer = layer.base_layer
+    return layer

@@ -1,0 +1,144 @@
+"""Forward batch: starts table rows and attaches what the batch's soft requests need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from soft_sglang.concept_sampler import BatchPlan, plan_batch
+from soft_sglang.concept_table import ConceptTable, RowStart
+from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.request import trace_of
+from soft_sglang.trace import Concept
+
+_PLAN = "soft_thinking_plan"
+"""Attribute of a ScheduleBatch: its request list and the plan made for it."""
+
+
+@dataclass(frozen=True)
+class ConceptInputs:
+    """Input positions of a forward pass that are fed a mixture."""
+
+    index: torch.Tensor
+    """``[N]`` int64, positions in the flat input."""
+    slots: torch.Tensor | None
+    """``[N]`` int64, table rows to read; None: ``ids`` and ``weights`` hold the mixtures."""
+    ids: torch.Tensor | None = None
+    """``[N, K]`` int64."""
+    weights: torch.Tensor | None = None
+    """``[N, K]`` float32."""
+
+
+@dataclass(frozen=True)
+class SoftBatch:
+    """Attached to the ForwardBatch of a batch with soft requests."""
+
+    plan: BatchPlan
+    inputs: tuple[ConceptInputs, ...]
+
+
+def soft_batch_of(forward_batch: Any) -> SoftBatch | None:
+    """What is attached to a forward batch, None if no request in it is soft."""
+    soft: SoftBatch | None = getattr(forward_batch, "soft_thinking", None)
+    return soft
+
+
+@patch(
+    "model_executor.forward_batch_info.ForwardBatch.init_new",
+    When.AFTER,
+    why=(
+        "Rows must be started on the forward stream, after the last write of a slot's former "
+        "owner, and a resumed request's concepts must be embedded again."
+    ),
+    how="Writes the rows of the prefilled requests and attaches the plan and the concept inputs.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def attach_soft_batch(
+    forward_batch: Any, _cls: type, batch: Any, model_runner: Any, *args: Any, **kwargs: Any
+) -> None:
+    """Prepare a forward batch for soft thinking."""
+    runtime = getattr(model_runner, "soft_thinking", None)
+    if runtime is None or not batch.reqs:
+        return
+    table: ConceptTable = runtime.table
+    extend = batch.forward_mode.is_extend(include_draft_extend_v2=False)
+    decoding = len(batch.decoding_reqs or ()) if extend else len(batch.reqs)
+    prefilled = batch.reqs[: len(batch.reqs) - decoding]
+    table.start([_row_start(req) for req in prefilled])
+
+    plan = _plan(batch, table.device)
+    if plan is None:
+        return
+    inputs = []
+    if prefilled:
+        resumed = _resumed_inputs(prefilled, batch.prefix_lens, batch.extend_lens, table.device)
+        inputs += [] if resumed is None else [resumed]
+    if decoding:
+        inputs.append(_decode_inputs(forward_batch, plan, len(prefilled)))
+    forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs))
+
+
+def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
+    """The batch's plan, made anew only when its request list is a new one."""
+    cached = getattr(batch, _PLAN, None)
+    if cached is not None and cached[0] is batch.reqs:
+        plan: BatchPlan | None = cached[1]
+        return plan
+    traces = [trace_of(req) for req in batch.reqs]
+    plan = plan_batch([t and (t.params, t.top_k) for t in traces], device)
+    setattr(batch, _PLAN, (batch.reqs, plan))
+    return plan
+
+
+def _row_start(req: Any) -> RowStart:
+    trace, slot = trace_of(req), req.kv.req_pool_idx
+    goes_on = req.extend_range.end < len(req.full_untruncated_fill_ids)
+    if trace is None or goes_on:
+        return RowStart(slot, None)
+    return trace.row_start(slot, emitted=len(req.output_ids))
+
+
+def _resumed_inputs(
+    reqs: Sequence[Any],
+    prefix_lens: Sequence[int],
+    extend_lens: Sequence[int],
+    device: torch.device,
+) -> ConceptInputs | None:
+    """The mixtures among the inputs of a prefill: those of requests resumed after a retraction."""
+    index: list[int] = []
+    concepts: list[Concept] = []
+    offset = 0
+    for req, start, length in zip(reqs, prefix_lens, extend_lens, strict=False):
+        trace = trace_of(req)
+        if trace is not None:
+            for position, concept in trace.concepts_between(start, start + length):
+                index.append(offset + position - start)
+                concepts.append(concept)
+        offset += length
+    if not concepts:
+        return None
+    width = max(len(concept.ids) for concept in concepts)
+    ids = torch.zeros(len(concepts), width, dtype=torch.int64)
+    weights = torch.zeros(len(concepts), width, dtype=torch.float32)
+    for row, concept in enumerate(concepts):
+        ids[row, : len(concept.ids)] = torch.from_numpy(concept.ids)
+        weights[row, : len(concept.ids)] = torch.from_numpy(concept.weights)
+    return ConceptInputs(
+        torch.tensor(index, dtype=torch.int64).to(device), None, ids.to(device), weights.to(device)
+    )
+
+
+def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> ConceptInputs:
+    """The rows of a decode batch, or the decode tail of a mixed one, in the flat input."""
+    slots = forward_batch.req_pool_indices
+    if not prefilled:
+        rows = plan.index
+        if rows is None:
+            rows = torch.arange(slots.shape[0], device=slots.device)
+        return ConceptInputs(rows, slots if plan.index is None else slots[rows])
+    tail = [row for row in plan.positions if row >= prefilled]
+    rows = torch.tensor(tail, dtype=torch.int64).to(slots.device)
+    first = forward_batch.input_ids.shape[0] - slots.shape[0]
+    return ConceptInputs(rows + first, slots[rows])

@@ -1,0 +1,80 @@
+"""Model runner: the table, the embedding and the sampling step of the target model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from soft_sglang.concept_table import ConceptTable
+from soft_sglang.patches.embedding import ConceptEmbedding
+from soft_sglang.patches.forward_batch import soft_batch_of
+from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.sampler import SamplingStep
+from soft_sglang.patches.server_args import options_of
+
+
+class SoftRuntime:
+    """What a model runner owns for soft thinking."""
+
+    def __init__(self, model_runner: Any) -> None:
+        slots = model_runner.req_to_token_pool.req_to_token.shape[0]
+        width = options_of(model_runner.server_args).max_topk
+        self.table = ConceptTable(slots, width, model_runner.device)
+        self.embedding = ConceptEmbedding(model_runner.model, self.table)
+
+
+@patch(
+    "model_executor.model_runner.ModelRunner._init_post_memory_pool_components",
+    When.AFTER,
+    why=(
+        "The number of request slots is known now, and graphs are not captured yet: a graph "
+        "captured before would not read the table."
+    ),
+    how="Allocates the table and wraps the model's input embedding.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def create_runtime(_result: None, self: Any) -> None:
+    """Create the runtime of a target model's runner."""
+    if self.is_draft_worker or not self.is_generation:
+        return
+    self.soft_thinking = SoftRuntime(self)
+
+
+@patch(
+    "model_executor.model_runner.ModelRunner._forward_raw",
+    When.AROUND,
+    why="The embedding is called deep inside the model, without the batch.",
+    how="Tells the embedding which batch is being computed.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def announce_batch(
+    original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Run a forward pass with its concept inputs announced."""
+    soft = soft_batch_of(forward_batch)
+    if soft is None:
+        return original(self, forward_batch, *args, **kwargs)
+    with self.soft_thinking.embedding.feeding(soft.inputs):
+        return original(self, forward_batch, *args, **kwargs)
+
+
+@patch(
+    "model_executor.model_runner.ModelRunner.sample",
+    When.AROUND,
+    why="The sampler sees neither the request slots nor the table.",
+    how="Hands it the step through the sampling info, and the step's result to the scheduler.",
+    upstream="SamplingObserver sees logits but cannot replace tokens.",
+    fingerprint="",
+)
+def sample_softly(
+    original: Callable[..., Any], self: Any, logits_output: Any, forward_batch: Any
+) -> Any:
+    """Sample a batch with soft requests."""
+    soft = soft_batch_of(forward_batch)
+    if soft is None:
+        return original(self, logits_output, forward_batch)
+    step = SamplingStep(self.soft_thinking.table, soft.plan, forward_batch.req_pool_indices)
+    with step.attached_to(forward_batch.sampling_info):
+        next_ids = original(self, logits_output, forward_batch)
+    step.report_to(logits_output)
+    return next_ids

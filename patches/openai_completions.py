@@ -1,0 +1,37 @@
+"""Completions: the answer of soft thinking."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from soft_sglang.patches.openai_stream import stream_with_answers, with_answers
+from soft_sglang.patches.record import When, patch
+
+
+@patch(
+    "entrypoints.openai.serving_completions.OpenAIServingCompletion._build_completion_response",
+    When.AFTER,
+    why="The response model has no place for choices[i].soft_thinking.",
+    how="Returns a subclass of the response that serialises it.",
+    upstream="None.",
+    fingerprint="",
+)
+def add_answers(
+    response: Any, _self: Any, _request: Any, ret: list[dict[str, Any]], *_args: Any, **_kw: Any
+) -> Any:
+    """Add ``soft_thinking`` to the choices."""
+    return with_answers(response, ret)
+
+
+@patch(
+    "entrypoints.openai.serving_completions.OpenAIServingCompletion._generate_completion_stream",
+    When.AROUND,
+    why="As for _build_completion_response, in a stream.",
+    how="Adds the field to the chunks on their way out.",
+    upstream="None.",
+    fingerprint="",
+)
+def stream_answers(
+    original: Callable[..., AsyncIterator[str]], self: Any, adapted_request: Any, *args: Any
+) -> AsyncIterator[str]:
+    """Add ``soft_thinking`` to the chunks."""
+    return stream_with_answers(original(self, adapted_request, *args), adapted_request)

@@ -1,0 +1,93 @@
+"""The plugin's entry point: applies every patch, or stops the process."""
+
+from types import ModuleType
+
+from soft_sglang.compatibility import check_sglang_version
+from soft_sglang.patches.record import Patch, patches_in
+
+
+def _modules() -> list[ModuleType]:
+    from soft_sglang.patches import (
+        engine,
+        forward_batch,
+        logprob_processor,
+        model_runner,
+        openai_chat,
+        openai_completions,
+        openai_protocol,
+        output_streamer,
+        prefill_graph,
+        prefix_cache,
+        request,
+        sampler,
+        sampling_batch,
+        scheduler,
+        server_args,
+        tokenizer_manager,
+    )
+
+    return [
+        server_args,
+        openai_protocol,
+        tokenizer_manager,
+        openai_chat,
+        openai_completions,
+        request,
+        sampling_batch,
+        forward_batch,
+        model_runner,
+        sampler,
+        logprob_processor,
+        output_streamer,
+        prefix_cache,
+        prefill_graph,
+        scheduler,
+        engine,
+    ]
+
+
+def all_patches() -> list[Patch]:
+    """Every patch, in the order of a request's life."""
+    return [patch for module in _modules() for patch in patches_in(module)]
+
+
+def load() -> None:
+    """Apply the patches. SGLang calls this in the server, the Engine and every scheduler process.
+
+    Raises:
+        SystemExit: SGLang is outside the supported range, or a patch is not active. SGLang only
+            logs other exceptions and would then quietly decode without the plugin.
+    """
+    check_sglang_version()
+    try:
+        patches = all_patches()
+        _apply(patches)
+    except Exception as error:
+        raise SystemExit(f"soft-sglang could not be loaded: {error!r}") from error
+    check_active(patches)
+
+
+def _apply(patches: list[Patch]) -> None:
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    for patch in patches:
+        registered = [hook for _, hook, _ in HookRegistry._hooks.get(patch.target, [])]
+        if patch.hook not in registered:
+            HookRegistry.register(patch.target, patch.hook, HookType(patch.when.value))
+    HookRegistry.apply_hooks()
+
+
+def check_active(patches: list[Patch]) -> None:
+    """Stop the process unless every patch is active.
+
+    Raises:
+        SystemExit: naming the patches that are not.
+    """
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    missing = [patch.target for patch in patches if patch.target not in HookRegistry._patched]
+    if missing:
+        raise SystemExit(
+            "soft-sglang: these patches are not active, so soft thinking would be wrong: "
+            + ", ".join(missing)
+        )

@@ -1,0 +1,49 @@
+"""Prefix cache: key-value pairs computed from concepts never enter it.
+
+They would be found under the ids of the heaviest tokens, by requests that mean those ids. The
+prompt of a soft request is shared as usual.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.request import trace_of
+
+
+@patch(
+    "mem_cache.common.release_kv_cache",
+    When.AROUND,
+    why="A finished request's whole sequence is inserted.",
+    how="Inserts nothing of a soft request that got past its prompt: the prompt is in already.",
+    upstream="A per-request limit of the insertion would replace it.",
+    fingerprint="",
+)
+def release_without_concepts(
+    original: Callable[..., None], req: Any, tree_cache: Any, is_insert: bool = True
+) -> None:
+    """Release a request's key-value pairs."""
+    trace = trace_of(req)
+    if trace is not None and req.kv.holds_kv and req.kv.kv_committed_len > trace.prompt_len:
+        is_insert = False
+    original(req, tree_cache, is_insert)
+
+
+@patch(
+    "mem_cache.common.maybe_cache_unfinished_req",
+    When.AROUND,
+    why="A resumed request's prefill, and each chunk of it, is inserted.",
+    how="Past the prompt, only refreshes what the scheduler reads of the request, as without cache.",
+    upstream="As for release_kv_cache.",
+    fingerprint="",
+)
+def cache_prompt_only(
+    original: Callable[..., None], req: Any, tree_cache: Any, **kwargs: Any
+) -> None:
+    """Insert the prefill of a soft request only while it is prompt."""
+    trace = trace_of(req)
+    if trace is None or req.extend_range.end <= trace.prompt_len:
+        original(req, tree_cache, **kwargs)
+        return
+    row = tree_cache.req_to_token_pool.req_to_token[req.kv.req_pool_idx]
+    req.prefix_indices = row[: req.extend_range.end].to(dtype=req.prefix_indices.dtype, copy=True)

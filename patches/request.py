@@ -1,0 +1,66 @@
+"""The scheduler's request: its trace, and how much of it may come from the prefix cache."""
+
+from typing import Any
+
+from soft_sglang.concept_table import AnswerSampling
+from soft_sglang.parameters import REQUEST_KEY, SoftThinkingParams
+from soft_sglang.patches.record import When, patch
+from soft_sglang.trace import RequestTrace
+
+_ATTRIBUTE = "soft_thinking"
+
+
+def trace_of(req: Any) -> RequestTrace | None:
+    """The trace of a soft request, None for a discrete one."""
+    trace: RequestTrace | None = getattr(req, _ATTRIBUTE, None)
+    return trace
+
+
+@patch(
+    "managers.schedule_batch.Req.__init__",
+    When.AFTER,
+    why="The scheduler keeps the committed trace of a soft request.",
+    how="Builds it from the parameters in custom_params.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
+    """Attach a trace to a soft request."""
+    sampling = self.sampling_params
+    wire = (sampling.custom_params or {}).get(REQUEST_KEY)
+    if wire is None:
+        return
+    params = SoftThinkingParams.from_wire(wire)
+    self.soft_thinking = RequestTrace(
+        params,
+        prompt_len=len(self.origin_input_ids),
+        answer=_answer_sampling(params),
+        top_k=sampling.top_k,
+    )
+
+
+@patch(
+    "managers.schedule_batch.Req._compute_max_prefix_len",
+    When.AFTER,
+    why="A resumed soft request must not match key-value pairs that somebody computed from ids.",
+    how="Caps the match at the prompt.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any) -> int:
+    """Cap the prefix match of a soft request."""
+    trace = trace_of(self)
+    return max_prefix_len if trace is None else min(max_prefix_len, trace.prompt_len)
+
+
+def _answer_sampling(params: SoftThinkingParams) -> AnswerSampling:
+    """The answer's sampling parameters, as SGLang normalises them (temperature 0 is top-k 1)."""
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    normal = SamplingParams(
+        temperature=params.after_thinking_temperature,
+        top_p=params.after_thinking_top_p,
+        top_k=params.after_thinking_top_k,
+        min_p=params.after_thinking_min_p,
+    )
+    return AnswerSampling(normal.temperature, normal.top_p, normal.top_k, normal.min_p)

@@ -1,0 +1,111 @@
+"""Server arguments: the plugin's own flags, and what it does not run with."""
+
+import argparse
+from typing import Any
+
+from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, ServerOptions
+from soft_sglang.patches.record import When, patch
+
+_ATTRIBUTE = "_soft_thinking"
+"""Underscore attributes of ServerArgs stay writable and survive the pickling to the workers."""
+
+
+def options_of(server_args: Any) -> ServerOptions:
+    """The plugin's options of a server."""
+    options: ServerOptions = getattr(server_args, _ATTRIBUTE, None) or ServerOptions()
+    return options
+
+
+def attach_options(server_args: Any, options: ServerOptions) -> None:
+    """Store the plugin's options on a server's arguments."""
+    setattr(server_args, _ATTRIBUTE, options)
+
+
+@patch(
+    "server_args.ServerArgs.add_cli_args",
+    When.AFTER,
+    why="The server needs flags of the plugin.",
+    how="Adds an argument group to SGLang's parser.",
+    upstream="A plugin hook for arguments would replace it; none exists.",
+    fingerprint="",
+)
+def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
+    """Add the plugin's flags."""
+    group = parser.add_argument_group("soft thinking")
+    group.add_argument(
+        "--enable-soft-thinking",
+        action="store_true",
+        help="Think softly in every request that does not say otherwise.",
+    )
+    group.add_argument(
+        "--max-topk",
+        type=int,
+        default=DEFAULT_MAX_TOPK,
+        help="Largest number of tokens in a concept that a request may ask for.",
+    )
+    group.add_argument(
+        "--think-end-str",
+        type=str,
+        default=DEFAULT_THINK_END,
+        help="Token that ends thinking.",
+    )
+
+
+@patch(
+    "server_args.ServerArgs.from_cli_args",
+    When.AFTER,
+    why="The parsed flags must reach every process.",
+    how="Attaches them to the ServerArgs object, which is pickled to the workers.",
+    upstream="As for add_cli_args.",
+    fingerprint="",
+)
+def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
+    """Attach the parsed flags."""
+    if not hasattr(args, "enable_soft_thinking"):
+        return
+    try:
+        options = ServerOptions(
+            enable_soft_thinking=args.enable_soft_thinking,
+            max_topk=args.max_topk,
+            think_end_str=args.think_end_str,
+        )
+    except ValueError as error:
+        raise SystemExit(f"soft-sglang: {error}") from None
+    attach_options(server_args, options)
+
+
+@patch(
+    "server_args.ServerArgs.check_server_args",
+    When.AFTER,
+    why="Some modes of SGLang would decode soft requests wrongly.",
+    how="Refuses them at the start, naming the flag.",
+    upstream="Not applicable.",
+    fingerprint="",
+)
+def refuse_unsupported(_result: Any, server_args: Any) -> None:
+    """Raise ValueError for a mode that soft thinking does not run with."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+    from sglang.srt.environ import envs
+
+    view = resolving_view(server_args)
+    refused = {
+        "--speculative-algorithm": view.speculative_algorithm is not None,
+        "--dllm-algorithm": view.dllm_algorithm is not None,
+        "--disaggregation-mode": view.disaggregation_mode not in (None, "null"),
+        "--pipeline-parallel-size (--pp) above 1": view.pp_size > 1,
+        "--enable-pdmux": view.enable_pdmux,
+        "--attention-context-parallel-size (--attn-cp) above 1": view.attn_cp_size > 1,
+        "--enable-two-batch-overlap": view.enable_two_batch_overlap,
+        "--enable-dp-attention": view.enable_dp_attention,
+        "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
+        "--disaggregation-decode-enable-offload-kvcache": (
+            view.disaggregation_decode_enable_offload_kvcache
+        ),
+        "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
+    }
+    for what, present in refused.items():
+        if present:
+            raise ValueError(
+                f"soft-sglang does not support {what} yet. Remove it, or run SGLang without the "
+                "plugin (uninstall soft-sglang, or leave it out of SGLANG_PLUGINS)."
+            )

@@ -1,0 +1,29 @@
+"""The one declared fact about which SGLang this package works with."""
+
+from importlib import metadata
+
+from packaging.specifiers import SpecifierSet
+
+SUPPORTED_SGLANG = SpecifierSet(">=0.5.21,<0.5.22")
+"""The patches are written against the source of these versions."""
+
+
+def check_sglang_version() -> str:
+    """Return the installed SGLang version.
+
+    Raises:
+        SystemExit: SGLang is missing or outside the supported range.
+    """
+    try:
+        version = metadata.version("sglang")
+    except metadata.PackageNotFoundError:
+        raise SystemExit(
+            f"soft-sglang needs SGLang {SUPPORTED_SGLANG}, but SGLang is not installed."
+        ) from None
+    if not SUPPORTED_SGLANG.contains(version, prereleases=True):
+        raise SystemExit(
+            f"soft-sglang supports SGLang {SUPPORTED_SGLANG}, but {version} is installed. "
+            "Install a supported SGLang or another version of soft-sglang; to run SGLang "
+            "without the plugin, uninstall soft-sglang or leave it out of SGLANG_PLUGINS."
+        )
+    return version

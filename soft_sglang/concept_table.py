@@ -1,0 +1,146 @@
+"""The concept table: the next input of every request slot, on the device."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
+from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.state_machine import Phase
+
+_NOISE_CODES = {"none": NOISE_NONE, "gumbel": NOISE_GUMBEL, "dirichlet": NOISE_DIRICHLET}
+
+
+class AnswerSampling(NamedTuple):
+    """How a request's answer is sampled: its after-thinking parameters or its own."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+
+
+class RowStart(NamedTuple):
+    """What a row holds when its request's prefill ends."""
+
+    slot: int
+    """Request slot, the row's index."""
+    params: SoftThinkingParams | None
+    """None: a discrete request, or a prefill that goes on."""
+    answer: AnswerSampling | None = None
+    phase: Phase = Phase.DISCRETE
+    run: int = 0
+    step: int = 0
+    """Number of tokens the request has emitted."""
+
+
+class ConceptTable:
+    """One row per request slot, at a fixed address, so that a captured graph can read it.
+
+    Row 0 is the padding row and stays discrete. Rows are started by the forward of a prefill's last
+    chunk, changed by the sampler, and read by the embedding and the sampler; everything happens on
+    the forward stream, in order.
+
+    Attributes:
+        ids: ``[R, K]`` int64, tokens of the next input. Written by the sampler.
+        weights: ``[R, K]`` float32, heaviest first; all but the first 0 where the next input is
+            the emitted token alone. Written by the sampler.
+        phase: ``[R]`` int64, a :class:`Phase`. Written at the start and by the sampler.
+        run: ``[R]`` int64, consecutive low-entropy steps. Written as ``phase``.
+        step: ``[R]`` int64, emitted tokens. Written as ``phase``.
+        integers, reals: ``[R, n]`` int64 and float32, parameters. Written at the start.
+    """
+
+    _INTEGERS = ("max_topk", "noise", "seed", "length_threshold", "think_end", "answer_top_k")
+    _REALS = (
+        "gumbel_temperature",
+        "dirichlet_alpha",
+        "entropy_threshold",
+        "answer_temperature",
+        "answer_top_p",
+        "answer_min_p",
+    )
+
+    def __init__(self, rows: int, width: int, device: torch.device | str) -> None:
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self.device = torch.device(device)
+        self.width = width
+        self.ids = zeros(rows, width)
+        self.weights = zeros(rows, width, dtype=torch.float32)
+        self.phase = zeros(rows)
+        self.run = zeros(rows)
+        self.step = zeros(rows)
+        self.integers = zeros(rows, len(self._INTEGERS))
+        self.reals = zeros(rows, len(self._REALS), dtype=torch.float32)
+        self._soft_slots: set[int] = set()
+
+    def start(self, starts: Sequence[RowStart]) -> None:
+        """Start the rows of requests whose prefill is about to run.
+
+        Discrete requests cost nothing unless their slot was a soft request's before.
+        """
+        starts = [s for s in starts if s.params is not None or s.slot in self._soft_slots]
+        if not starts:
+            return
+        for start in starts:
+            if start.params is None:
+                self._soft_slots.discard(start.slot)
+            else:
+                self._soft_slots.add(start.slot)
+        integers = self._upload(
+            [
+                [s.slot, s.phase, s.run, s.step, *self._integer_row(s.params, s.answer)]
+                for s in starts
+            ],
+            torch.int64,
+        )
+        reals = self._upload([self._real_row(s.params, s.answer) for s in starts], torch.float32)
+        slots = integers[:, 0]
+        self.weights.index_fill_(0, slots, 0.0)
+        self.phase.index_copy_(0, slots, integers[:, 1])
+        self.run.index_copy_(0, slots, integers[:, 2])
+        self.step.index_copy_(0, slots, integers[:, 3])
+        self.integers.index_copy_(0, slots, integers[:, 4:])
+        self.reals.index_copy_(0, slots, reals)
+
+    def parameters(self, slots: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The parameters of rows by name, each ``[B]``."""
+        integers, reals = self.integers[slots], self.reals[slots]
+        named = dict(zip(self._INTEGERS, integers.unbind(-1), strict=True))
+        named.update(zip(self._REALS, reals.unbind(-1), strict=True))
+        return named
+
+    def _upload(self, rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
+        host = torch.tensor(rows, dtype=dtype, pin_memory=self.device.type == "cuda")
+        return host.to(self.device, non_blocking=True)
+
+    def _integer_row(
+        self, params: SoftThinkingParams | None, answer: AnswerSampling | None
+    ) -> list[float]:
+        if params is None or answer is None:
+            return [0] * len(self._INTEGERS)
+        return [
+            params.max_topk,
+            _NOISE_CODES[params.noise],
+            params.seed,
+            params.early_stopping_length_threshold,
+            params.think_end_id,
+            answer.top_k,
+        ]
+
+    def _real_row(
+        self, params: SoftThinkingParams | None, answer: AnswerSampling | None
+    ) -> list[float]:
+        if params is None or answer is None:
+            return [0.0] * len(self._REALS)
+        return [
+            params.gumbel_softmax_temperature,
+            params.dirichlet_alpha,
+            params.early_stopping_entropy_threshold,
+            answer.temperature,
+            answer.top_p,
+            answer.min_p,
+        ]

@@ -1,0 +1,1 @@
+"""Running stock SGLang on a machine without an accelerator."""

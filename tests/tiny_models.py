@@ -1,0 +1,75 @@
+"""Tiny random models of many architectures, in float32, for tests against Hugging Face."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+VOCAB_SIZE = 256
+EOS, THINK, THINK_END = 1, 2, 3
+"""Token ids; the others are w4 to w255."""
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "bos_token_id": None,
+    "eos_token_id": EOS,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": None},
+    "gemma2": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "hidden_act": "gelu_pytorch_tanh",
+        "sliding_window": 512,
+        "tie_word_embeddings": True,
+    },
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "logits_scaling": 0.5,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.2,
+    },
+}
+"""What each architecture needs beside the common sizes."""
+
+
+def create(architecture: str, folder: Path, seed: int = 0) -> str:
+    """Save a random model and its tokenizer to ``folder`` and return its path."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(architecture, **{**_SMALL, **ARCHITECTURES[architecture]})
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.25 if "embed" in name else 0.12)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Words w4 to w255 separated by spaces, and the special tokens."""
+    words = ["<pad>", "<eos>", "<think>", "</think>"]
+    words += [f"w{i}" for i in range(len(words), VOCAB_SIZE)]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>")
+    fast.chat_template = (
+        "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}<think>{% endif %}"
+    )
+    return fast
