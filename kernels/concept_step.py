@@ -74,17 +74,18 @@ def concept_step(
         with_gumbel: some row has Gumbel noise (known to the host from its parameters).
         with_dirichlet: some row has Dirichlet noise.
     """
-    scaled = logits.float() / rows.temperature[:, None]
-    log_norm = torch.logsumexp(scaled, dim=-1)
-    entropy = _entropy(scaled, log_norm)
+    logits = logits.float()
+    values, ids = _top_candidates(logits, min(candidates, logits.shape[-1]))
+    others, entropy = _normalise(logits, values[:, :1], ids[:, :1], rows.temperature[:, None])
+    rank = torch.arange(values.shape[-1], device=logits.device)
+    # relative to the heaviest token until the end: the sum over the vocabulary is not needed
+    p = torch.exp((values - values[:, :1]) / rows.temperature[:, None])
+    dead = ~torch.isfinite(values[:, 0] + others)
+    p = torch.where(dead[:, None], (rank == 0).float(), p)
+    mass = torch.where(dead, 1.0, 1.0 + others)
+    entropy = torch.where(dead, 0.0, entropy)
 
-    values, ids = _top_candidates(scaled, min(candidates, logits.shape[-1]))
-    p = torch.exp(values - log_norm[:, None])
-    rank = torch.arange(p.shape[-1], device=p.device)
-    dead = ~torch.isfinite(log_norm)[:, None]
-    p = torch.where(dead, (rank == 0).float(), p)
-
-    p = _filter(p, rank, rows, vocab_size=logits.shape[-1])
+    p = _filter(p, rank, mass, rows, vocab_size=logits.shape[-1])
     if with_dirichlet:
         p, ids = _dirichlet(p, ids, rows)
     p = torch.where(rank < rows.max_topk[:, None], p, 0.0)
@@ -100,36 +101,57 @@ def concept_step(
     return Concepts(ids=ids[:, :width], weights=p[:, :width], entropy=entropy)
 
 
-def _entropy(scaled: torch.Tensor, log_norm: torch.Tensor) -> torch.Tensor:
-    """``H = -sum p log p`` in nats; 0 for rows without a finite logit."""
-    log_p = (scaled - log_norm[:, None]).nan_to_num_(nan=-1e30, neginf=-1e30, posinf=0.0)
-    return -torch.einsum("bv,bv->b", torch.exp(log_p), log_p).clamp_max_(0.0)
-
-
-def _top_candidates(scaled: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``count`` largest values and their ids, equal values by ascending id."""
-    values, ids = torch.topk(scaled, count, dim=-1)
-    by_id = torch.argsort(ids, dim=-1)
-    values, ids = values.gather(-1, by_id), ids.gather(-1, by_id)
-    return _sort_descending(values, ids)
-
-
-def _sort_descending(
-    values: torch.Tensor, ids: torch.Tensor
+def _normalise(
+    logits: torch.Tensor, peak: torch.Tensor, peak_id: torch.Tensor, temperature: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mass of all tokens but the heaviest, relative to it, and the entropy in nats.
+
+    With ``x = (logits - peak) / temperature`` and ``Z = sum exp x`` the entropy is
+    ``log Z - sum(exp(x) x) / Z``: no term is negative, so nothing cancels, and leaving out the
+    heaviest token's 1 keeps every digit of a small entropy.
+    """
+    x = (logits - peak).div_(temperature)
+    weight = torch.exp(x).scatter_(-1, peak_id, 0.0)
+    others = weight.sum(dim=-1)
+    spread = weight.mul_(x.clamp_min_(-1e30)).sum(dim=-1)  # 0 * -inf would be NaN
+    return others, torch.log1p(others) - spread / (1.0 + others)
+
+
+def _top_candidates(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``count`` largest values and their ids, equal values by ascending id.
+
+    ``topk`` chooses freely among values equal to the smallest one it returns, and differently for
+    another ``count``; here the lowest ids win, so a row does not depend on its neighbours.
+    """
+    values, ids = torch.topk(logits, count, dim=-1)
+    smallest = values[:, -1:]
+    larger = (values > smallest).sum(dim=-1, keepdim=True)
+    rank = torch.arange(count, device=logits.device)
+    ties = (logits == smallest).cumsum(dim=-1, dtype=torch.int32).contiguous()
+    tied_ids = torch.searchsorted(ties, (rank - larger + 1).int())
+    ids = torch.where(rank < larger, ids, tied_ids.clamp_max_(logits.shape[-1] - 1))
+    ids = ids.sort(dim=-1).values
+    return _sort_descending(logits.gather(-1, ids), ids)
+
+
+def _sort_descending(values: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     values, order = torch.sort(values, dim=-1, descending=True, stable=True)
     return values, ids.gather(-1, order)
 
 
 def _filter(
-    p: torch.Tensor, rank: torch.Tensor, rows: ConceptRows, vocab_size: int
+    p: torch.Tensor, rank: torch.Tensor, mass: torch.Tensor, rows: ConceptRows, vocab_size: int
 ) -> torch.Tensor:
-    """Top-k, top-p, min-p in this order, each on the renormalised rest; not yet renormalised."""
+    """Top-k, top-p, min-p in this order, each on the renormalised rest; not yet renormalised.
+
+    ``mass``: of the whole vocabulary, in the unit of ``p``.
+    """
     p = torch.where(rank < rows.top_k[:, None], p, 0.0)
-    mass = torch.where(rows.top_k < vocab_size, p.sum(dim=-1), 1.0)
+    mass = torch.where(rows.top_k < vocab_size, p.sum(dim=-1), mass)
     before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
-    # the first token always stays: rounding may leave `before` at a tiny positive number
-    p = torch.where((before < rows.top_p[:, None]) | (rank == 0), p, 0.0)
+    # the first token always stays, and a top-p of 1 keeps all: rounding can make `before` 1
+    top_p = rows.top_p[:, None]
+    p = torch.where((before < top_p) | (rank == 0) | (top_p >= 1.0), p, 0.0)
     return torch.where(p >= rows.min_p[:, None] * p[:, :1], p, 0.0)
 
 

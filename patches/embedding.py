@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -11,11 +12,15 @@ from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddi
 from soft_sglang.patches.forward_batch import ConceptInputs
 
 
+class UnsupportedModelError(ValueError):
+    """The input embedding of a model cannot be fed concepts."""
+
+
 class ConceptEmbedding:
     """Wraps the input embedding of one model.
 
-    The wrapper sits on the instance: the function that embeds on the local vocabulary shard, so
-    that the all-reduce that follows finishes the sum, or ``forward`` where there is no such
+    The wrapper sits on the instance: on the function that embeds on the local vocabulary shard, so
+    that the all-reduce that follows finishes the sum, or on ``forward`` where there is no such
     function.
     """
 
@@ -23,9 +28,11 @@ class ConceptEmbedding:
         self.table = table
         self._inputs: Sequence[ConceptInputs] = ()
         self.layer = find_input_embedding(model)
+        self._plain_table = _is_plain_table(self.layer)
         name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
         self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
         setattr(self.layer, name, self._embed)
+        self._wrap_captured_forward(model)
 
     @contextmanager
     def feeding(self, inputs: Sequence[ConceptInputs]) -> Iterator[None]:
@@ -36,6 +43,28 @@ class ConceptEmbedding:
         finally:
             self._inputs = ()
 
+    def _wrap_captured_forward(self, model: torch.nn.Module) -> None:
+        """Make a decode graph read the table through its own static request slots."""
+        from sglang.srt.model_executor.runner_utils.capture_mode import get_is_capture_mode
+
+        forward = model.forward
+
+        @wraps(forward)  # runners inspect the signature
+        def feed_captured(
+            input_ids: torch.Tensor,
+            positions: torch.Tensor,
+            forward_batch: Any,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            if not (get_is_capture_mode() and forward_batch.forward_mode.is_decode()):
+                return forward(input_ids, positions, forward_batch, *args, **kwargs)
+            every_row = ConceptInputs(index=None, slots=forward_batch.req_pool_indices)
+            with self.feeding((every_row,)):
+                return forward(input_ids, positions, forward_batch, *args, **kwargs)
+
+        model.forward = feed_captured
+
     def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         base = self._embed_ids(input_ids)
         for inputs in self._inputs:
@@ -43,37 +72,34 @@ class ConceptEmbedding:
         return base
 
     def _mixed(self, base: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
-        if inputs.slots is not None:
-            ids, weights = self.table.ids[inputs.slots], self.table.weights[inputs.slots]
-        else:
-            assert inputs.ids is not None and inputs.weights is not None
-            ids, weights = inputs.ids, inputs.weights
+        ids, weights = inputs.concepts(self.table)
         flat = base.view(-1, base.shape[-1])
-        rows = flat[inputs.index]
-        if self._is_plain_table():
-            start = self.layer.shard_indices.org_vocab_start_index if self._sharded() else 0
+        rows = flat if inputs.index is None else flat[inputs.index]
+        if self._plain_table:
+            shard = self.layer.shard_indices
+            start = shard.org_vocab_start_index if self.layer.tp_size > 1 else 0
             rows = concept_embedding(self.layer.weight, rows, ids, weights, vocab_start=start)
         else:
             embedded = self._embed_ids(ids.reshape(-1)).view(*ids.shape, -1)
             rows = mix_embeddings(embedded, rows, weights)
-        return flat.index_copy(0, inputs.index, rows).view(base.shape)
+        if inputs.index is not None:
+            rows = flat.index_copy(0, inputs.index, rows)
+        return rows.view(base.shape)
 
-    def _is_plain_table(self) -> bool:
-        """Whether the embedding is nothing but a look-up of rows of a floating-point table."""
-        from sglang.srt.layers.quantization.unquant import UnquantizedEmbeddingMethod
 
-        method = getattr(self.layer, "quant_method", None)
-        return isinstance(method, UnquantizedEmbeddingMethod) and self.layer.output_dtype is None
+def _is_plain_table(layer: Any) -> bool:
+    """Whether an embedding is nothing but a look-up of rows of a floating-point table."""
+    from sglang.srt.layers.quantization.unquant import UnquantizedEmbeddingMethod
 
-    def _sharded(self) -> bool:
-        return bool(self.layer.tp_size > 1)
+    method = getattr(layer, "quant_method", None)
+    return isinstance(method, UnquantizedEmbeddingMethod) and layer.output_dtype is None
 
 
 def find_input_embedding(model: torch.nn.Module) -> Any:
     """The module that embeds a model's input ids.
 
     Raises:
-        ValueError: there is none, or more than one candidate.
+        UnsupportedModelError: there is none, or more than one candidate.
     """
     from sglang.srt.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 
@@ -88,7 +114,7 @@ def find_input_embedding(model: torch.nn.Module) -> Any:
         size = max((module.num_embeddings for module in candidates), default=0)
         largest = [module for module in candidates if module.num_embeddings == size]
         if len(largest) != 1:
-            raise ValueError(
+            raise UnsupportedModelError(
                 f"soft-sglang cannot find the input embedding of {type(model).__name__}: "
                 f"{len(largest)} candidates."
             )

@@ -3,7 +3,8 @@
 from typing import Any
 
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import HANDSHAKE
+from soft_sglang.patches.scheduler import HANDSHAKE, UNSUPPORTED
+from soft_sglang.patches.server_args import unsupported_mode
 
 
 @patch(
@@ -12,15 +13,23 @@ from soft_sglang.patches.scheduler import HANDSHAKE
     why="As for Scheduler.get_init_info.",
     how="Stops the start if a scheduler did not announce this version of the plugin.",
     upstream="As for Scheduler.get_init_info.",
-    fingerprint="",
+    fingerprint="a095847b911356cc",
 )
-def check_schedulers(result: tuple[Any, ...], *args: Any, **kwargs: Any) -> None:
-    """Stop unless every scheduler announced the plugin."""
+def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kwargs: Any) -> None:
+    """Stop unless every scheduler announced the plugin; note why it cannot be used, if so."""
     from soft_sglang import __version__
 
-    for info in result[3].scheduler_infos:
+    tokenizer_manager, scheduler_infos = result[0], result[3].scheduler_infos
+    if server_args.dp_size > 1:  # the controller in between does not hand the message on
+        scheduler_infos = []
+    for info in scheduler_infos:
         if info.get(HANDSHAKE) != __version__:
             raise SystemExit(
                 "soft-sglang: a scheduler process runs without the plugin "
                 f"({info.get(HANDSHAKE, 'not loaded')} instead of {__version__})."
             )
+    if tokenizer_manager is not None:
+        mode = unsupported_mode(server_args)
+        reasons = [f"this server runs with {mode}"] if mode else []
+        reasons += [info[UNSUPPORTED] for info in scheduler_infos if info[UNSUPPORTED]]
+        tokenizer_manager.soft_thinking_unsupported = reasons[0] if reasons else None

@@ -20,14 +20,19 @@ _PLAN = "soft_thinking_plan"
 class ConceptInputs:
     """Input positions of a forward pass that are fed a mixture."""
 
-    index: torch.Tensor
-    """``[N]`` int64, positions in the flat input."""
-    slots: torch.Tensor | None
-    """``[N]`` int64, table rows to read; None: ``ids`` and ``weights`` hold the mixtures."""
-    ids: torch.Tensor | None = None
-    """``[N, K]`` int64."""
-    weights: torch.Tensor | None = None
-    """``[N, K]`` float32."""
+    index: torch.Tensor | None
+    """``[N]`` int64, positions in the flat input; None: all of them."""
+    slots: torch.Tensor | None = None
+    """``[N]`` integer, the table rows that hold the mixtures, or None."""
+    mixtures: tuple[torch.Tensor, torch.Tensor] | None = None
+    """Otherwise the mixtures: ``[N, K]`` int64 ids and ``[N, K]`` float32 weights."""
+
+    def concepts(self, table: ConceptTable) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and weights, ``[N, K]`` each, as they are now."""
+        if self.slots is not None:
+            return table.ids[self.slots], table.weights[self.slots]
+        assert self.mixtures is not None
+        return self.mixtures
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def soft_batch_of(forward_batch: Any) -> SoftBatch | None:
     ),
     how="Writes the rows of the prefilled requests and attaches the plan and the concept inputs.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="a7e61b4cbd9bf676",
 )
 def attach_soft_batch(
     forward_batch: Any, _cls: type, batch: Any, model_runner: Any, *args: Any, **kwargs: Any
@@ -125,9 +130,8 @@ def _resumed_inputs(
     for row, concept in enumerate(concepts):
         ids[row, : len(concept.ids)] = torch.from_numpy(concept.ids)
         weights[row, : len(concept.ids)] = torch.from_numpy(concept.weights)
-    return ConceptInputs(
-        torch.tensor(index, dtype=torch.int64).to(device), None, ids.to(device), weights.to(device)
-    )
+    positions = torch.tensor(index, dtype=torch.int64).to(device)
+    return ConceptInputs(positions, mixtures=(ids.to(device), weights.to(device)))
 
 
 def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> ConceptInputs:
@@ -135,9 +139,7 @@ def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> Conce
     slots = forward_batch.req_pool_indices
     if not prefilled:
         rows = plan.index
-        if rows is None:
-            rows = torch.arange(slots.shape[0], device=slots.device)
-        return ConceptInputs(rows, slots if plan.index is None else slots[rows])
+        return ConceptInputs(rows, slots if rows is None else slots[rows])
     tail = [row for row in plan.positions if row >= prefilled]
     rows = torch.tensor(tail, dtype=torch.int64).to(slots.device)
     first = forward_batch.input_ids.shape[0] - slots.shape[0]

@@ -14,7 +14,7 @@ from soft_sglang.patches.sampler import SamplingStep
     why="The sampler computes them before the thinking rows' ids are replaced.",
     how="Replaces the ids here too.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="4ec49f40acc4858b",
 )
 def use_final_ids(
     self: Any,

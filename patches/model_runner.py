@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.patches.embedding import ConceptEmbedding
+from soft_sglang.patches.embedding import ConceptEmbedding, UnsupportedModelError
 from soft_sglang.patches.forward_batch import soft_batch_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.sampler import SamplingStep
@@ -30,13 +30,23 @@ class SoftRuntime:
     ),
     how="Allocates the table and wraps the model's input embedding.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="4a4cbaa8fa0fbcc3",
 )
 def create_runtime(_result: None, self: Any) -> None:
     """Create the runtime of a target model's runner."""
     if self.is_draft_worker or not self.is_generation:
         return
-    self.soft_thinking = SoftRuntime(self)
+    if getattr(self, "decode_cuda_graph_runner", None) is not None:
+        raise RuntimeError(
+            "soft-sglang: decode graphs were captured before the concept table was allocated; "
+            "soft thinking would silently do nothing."
+        )
+    try:
+        self.soft_thinking = SoftRuntime(self)
+    except UnsupportedModelError as error:
+        if options_of(self.server_args).required:
+            raise
+        self.soft_thinking_unsupported = str(error)
 
 
 @patch(
@@ -45,7 +55,7 @@ def create_runtime(_result: None, self: Any) -> None:
     why="The embedding is called deep inside the model, without the batch.",
     how="Tells the embedding which batch is being computed.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="6d1e50e217038429",
 )
 def announce_batch(
     original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any
@@ -64,7 +74,7 @@ def announce_batch(
     why="The sampler sees neither the request slots nor the table.",
     how="Hands it the step through the sampling info, and the step's result to the scheduler.",
     upstream="SamplingObserver sees logits but cannot replace tokens.",
-    fingerprint="",
+    fingerprint="1525cea989493ad1",
 )
 def sample_softly(
     original: Callable[..., Any], self: Any, logits_output: Any, forward_batch: Any

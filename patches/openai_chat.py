@@ -13,7 +13,7 @@ from soft_sglang.patches.record import When, patch
     why="The response model has no place for choices[i].soft_thinking.",
     how="Returns a subclass of the response that serialises it.",
     upstream="SGLang's choices[i].meta_info carries it too, for clients that ask for meta_info.",
-    fingerprint="",
+    fingerprint="70b2459d72c6deb7",
 )
 def add_answers(
     response: Any, _self: Any, _request: Any, ret: list[dict[str, Any]], *_args: Any, **_kw: Any
@@ -28,7 +28,7 @@ def add_answers(
     why="As for _build_chat_response, in a stream.",
     how="Adds the field to the chunks on their way out.",
     upstream="As for _build_chat_response.",
-    fingerprint="",
+    fingerprint="5cd34724674d902e",
 )
 def stream_answers(
     original: Callable[..., AsyncIterator[str]], self: Any, adapted_request: Any, *args: Any

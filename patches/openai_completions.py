@@ -13,7 +13,7 @@ from soft_sglang.patches.record import When, patch
     why="The response model has no place for choices[i].soft_thinking.",
     how="Returns a subclass of the response that serialises it.",
     upstream="None.",
-    fingerprint="",
+    fingerprint="f9dac326553526ed",
 )
 def add_answers(
     response: Any, _self: Any, _request: Any, ret: list[dict[str, Any]], *_args: Any, **_kw: Any
@@ -28,7 +28,7 @@ def add_answers(
     why="As for _build_completion_response, in a stream.",
     how="Adds the field to the chunks on their way out.",
     upstream="None.",
-    fingerprint="",
+    fingerprint="05f644cc669f6f81",
 )
 def stream_answers(
     original: Callable[..., AsyncIterator[str]], self: Any, adapted_request: Any, *args: Any

@@ -14,7 +14,7 @@ from soft_sglang.patches.request import trace_of
     why="Additional output fields are off by default.",
     how="Switches them on; a batch without soft requests adds nothing.",
     upstream="Meant for subclasses; there is no way to name one.",
-    fingerprint="",
+    fingerprint="a91c72011b315925",
 )
 def switch_on(_result: None, self: Any) -> None:
     """Let the streamer ask for additional fields."""
@@ -28,7 +28,7 @@ def switch_on(_result: None, self: Any) -> None:
     why="The client learns of the concepts and of how thinking ended.",
     how="Adds each soft request's report; None for the others.",
     upstream="As for __post_init__.",
-    fingerprint="",
+    fingerprint="6331a6c81d092642",
 )
 def add_reports(
     original: Callable[..., dict[str, list[Any]]], self: Any, reqs: list[Any]

@@ -13,7 +13,7 @@ from soft_sglang.patches.record import When, patch
     why="A captured prefill embeds ids; it has no place for a resumed request's concepts.",
     how="Runs such a prefill eagerly.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="030411fbb851f2c4",
 )
 def run_concepts_eagerly(original: Callable[..., bool], self: Any, forward_batch: Any) -> bool:
     """Whether a prefill may use a captured graph."""

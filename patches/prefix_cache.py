@@ -17,7 +17,7 @@ from soft_sglang.patches.request import trace_of
     why="A finished request's whole sequence is inserted.",
     how="Inserts nothing of a soft request that got past its prompt: the prompt is in already.",
     upstream="A per-request limit of the insertion would replace it.",
-    fingerprint="",
+    fingerprint="dceef436a0eb5a54",
 )
 def release_without_concepts(
     original: Callable[..., None], req: Any, tree_cache: Any, is_insert: bool = True
@@ -35,7 +35,7 @@ def release_without_concepts(
     why="A resumed request's prefill, and each chunk of it, is inserted.",
     how="Past the prompt, only refreshes what the scheduler reads of the request, as without cache.",
     upstream="As for release_kv_cache.",
-    fingerprint="",
+    fingerprint="7c703be9ce89b418",
 )
 def cache_prompt_only(
     original: Callable[..., None], req: Any, tree_cache: Any, **kwargs: Any

@@ -22,7 +22,7 @@ def trace_of(req: Any) -> RequestTrace | None:
     why="The scheduler keeps the committed trace of a soft request.",
     how="Builds it from the parameters in custom_params.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="898119480c4cbb8b",
 )
 def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     """Attach a trace to a soft request."""
@@ -45,7 +45,7 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     why="A resumed soft request must not match key-value pairs that somebody computed from ids.",
     how="Caps the match at the prompt.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="b1bee4215aa885c9",
 )
 def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any) -> int:
     """Cap the prefix match of a soft request."""

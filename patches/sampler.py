@@ -9,6 +9,7 @@ import torch
 
 from soft_sglang.concept_sampler import BatchPlan, ConceptStep, Sampling
 from soft_sglang.concept_table import ConceptTable
+from soft_sglang.kernels.concept_step import Concepts
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.step_output import DeviceOutput
 
@@ -47,10 +48,12 @@ class SamplingStep:
             setattr(view, name, value)
         return view
 
-    def think(self, logits: torch.Tensor) -> None:
+    def think(
+        self, logits: torch.Tensor, agree: Callable[[Concepts], Concepts] | None
+    ) -> None:
         """Compute the concepts from preprocessed logits ``[B, V]``."""
         assert self._sampling is not None
-        self._step.think(logits, self._sampling)
+        self._step.think(logits, self._sampling, agree)
 
     def final_ids(self, sampled: torch.Tensor) -> torch.Tensor:
         """The sampled ids with those of thinking rows replaced."""
@@ -78,7 +81,7 @@ def _step_of(sampling_info: Any) -> SamplingStep | None:
     why="Thinking rows emit the heaviest token of their concept, not a sampled one.",
     how="Samples with each row's parameters for its phase, then replaces the thinking rows' ids.",
     upstream="register_sampler_backend changes the backend for every request.",
-    fingerprint="",
+    fingerprint="cda5191757d6cc99",
 )
 def replace_ids(
     original: Callable[..., torch.Tensor],
@@ -105,10 +108,28 @@ def replace_ids(
     ),
     how="Computes the concept step here.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="510aab35bf494675",
 )
-def think(logits: torch.Tensor, _self: Any, _logits: torch.Tensor, sampling_info: Any) -> None:
+def think(logits: torch.Tensor, self: Any, _logits: torch.Tensor, sampling_info: Any) -> None:
     """Compute the concepts of a batch."""
     step = _step_of(sampling_info)
     if step is not None:
-        step.think(logits)
+        step.think(logits, _agreement(self, sampling_info))
+
+
+def _agreement(sampler: Any, sampling_info: Any) -> Callable[[Concepts], Concepts] | None:
+    """How ranks agree on concepts, where SGLang makes them agree on ids too; else None."""
+    from sglang.srt.layers.sampler import SYNC_TOKEN_IDS_ACROSS_TP
+
+    group = sampler.tp_sync_group
+    if not (SYNC_TOKEN_IDS_ACROSS_TP or sampling_info.grammars) or group.size() == 1:
+        return None
+
+    def take_from_first_rank(concepts: Concepts) -> Concepts:
+        first = torch.distributed.get_global_rank(group, 0)
+        agreed = Concepts(*(tensor.contiguous() for tensor in concepts))
+        for tensor in agreed:
+            torch.distributed.broadcast(tensor, src=first, group=group)
+        return agreed
+
+    return take_from_first_rank

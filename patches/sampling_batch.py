@@ -12,7 +12,7 @@ from soft_sglang.patches.request import trace_of
     why="Soft requests change their sampling parameters on the device when thinking ends.",
     how="Sets the host's flags for both phases.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="182967d8945861a1",
 )
 def cover_answers(info: Any, _cls: type, batch: Any, *args: Any, **kwargs: Any) -> None:
     """Make the filter flags hold for the answers of soft requests too."""

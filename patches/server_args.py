@@ -27,7 +27,7 @@ def attach_options(server_args: Any, options: ServerOptions) -> None:
     why="The server needs flags of the plugin.",
     how="Adds an argument group to SGLang's parser.",
     upstream="A plugin hook for arguments would replace it; none exists.",
-    fingerprint="",
+    fingerprint="ce780d0354af0f0d",
 )
 def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
     """Add the plugin's flags."""
@@ -57,7 +57,7 @@ def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
     why="The parsed flags must reach every process.",
     how="Attaches them to the ServerArgs object, which is pickled to the workers.",
     upstream="As for add_cli_args.",
-    fingerprint="",
+    fingerprint="32152825e268b6da",
 )
 def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
     """Attach the parsed flags."""
@@ -68,6 +68,7 @@ def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
             enable_soft_thinking=args.enable_soft_thinking,
             max_topk=args.max_topk,
             think_end_str=args.think_end_str,
+            required=args.enable_soft_thinking,
         )
     except ValueError as error:
         raise SystemExit(f"soft-sglang: {error}") from None
@@ -78,34 +79,44 @@ def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
     "server_args.ServerArgs.check_server_args",
     When.AFTER,
     why="Some modes of SGLang would decode soft requests wrongly.",
-    how="Refuses them at the start, naming the flag.",
+    how=(
+        "Refuses them at the start, naming the flag, if the server is to think softly; otherwise "
+        "the server starts as ever, and only requests that ask are refused."
+    ),
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="84a23bc7327d0246",
 )
 def refuse_unsupported(_result: Any, server_args: Any) -> None:
     """Raise ValueError for a mode that soft thinking does not run with."""
+    what = unsupported_mode(server_args)
+    if what is not None and options_of(server_args).required:
+        raise ValueError(
+            f"soft-sglang does not support {what} yet. Remove it, or run SGLang without soft "
+            "thinking: `sglang serve`, without --enable-soft-thinking."
+        )
+
+
+def unsupported_mode(server_args: Any) -> str | None:
+    """The mode of a server that soft thinking does not run with, None if there is none."""
     from sglang.srt.arg_groups.overrides import resolving_view
     from sglang.srt.environ import envs
 
     view = resolving_view(server_args)
-    refused = {
-        "--speculative-algorithm": view.speculative_algorithm is not None,
-        "--dllm-algorithm": view.dllm_algorithm is not None,
-        "--disaggregation-mode": view.disaggregation_mode not in (None, "null"),
-        "--pipeline-parallel-size (--pp) above 1": view.pp_size > 1,
-        "--enable-pdmux": view.enable_pdmux,
-        "--attention-context-parallel-size (--attn-cp) above 1": view.attn_cp_size > 1,
+    modes = {
+        "speculative decoding (--speculative-algorithm)": view.speculative_algorithm is not None,
+        "diffusion language models (--dllm-algorithm)": view.dllm_algorithm is not None,
+        "PD disaggregation (--disaggregation-mode)": (
+            view.disaggregation_mode not in (None, "null")
+        ),
+        "pipeline parallelism (--pp-size)": view.pp_size > 1,
+        "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
+        "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
         "--enable-two-batch-overlap": view.enable_two_batch_overlap,
-        "--enable-dp-attention": view.enable_dp_attention,
+        "DP attention (--enable-dp-attention)": view.enable_dp_attention,
         "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),
         "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
     }
-    for what, present in refused.items():
-        if present:
-            raise ValueError(
-                f"soft-sglang does not support {what} yet. Remove it, or run SGLang without the "
-                "plugin (uninstall soft-sglang, or leave it out of SGLANG_PLUGINS)."
-            )
+    return next((what for what, present in modes.items() if present), None)

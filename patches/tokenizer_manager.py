@@ -25,7 +25,7 @@ _ANSWER = "soft_thinking"
         "custom_params as a flat dict."
     ),
     upstream="A plugin hook for sampling parameters would replace it.",
-    fingerprint="",
+    fingerprint="f0002ea6cbbf73a7",
 )
 def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     """Replace the raw parameters of soft thinking by complete ones."""
@@ -45,6 +45,9 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     soft = read_request(inner if outer is None else outer, flat, options_of(self.server_args))
     if soft is not None:
         own = {**preferred, **sampling}
+        reason = getattr(self, "soft_thinking_unsupported", None)
+        if reason is not None:
+            raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
         _refuse_unsupported(obj, own)
         seed = own.get("sampling_seed")
         params = soft.resolve(
@@ -64,7 +67,7 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     why="The n samples of a request share one parameter object, and would share their noise.",
     how="Sample i is sent with the seed plus i.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="ea04c3f5ade420f4",
 )
 def number_samples(self: Any, tokenized_obj: Any) -> None:
     """Give every sample of a request its own noise seed."""
@@ -84,7 +87,7 @@ def number_samples(self: Any, tokenized_obj: Any) -> None:
     why="SGLang's accumulation expects one entry per token; the scheduler sends reports.",
     how="Accumulates the reports on the request's state and puts the whole into meta_info.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="acccc58e0ca8eb2f",
 )
 def collect_report(
     original: Callable[..., None],
@@ -117,7 +120,7 @@ def collect_report(
     ),
     how="Cuts each chunk's part out of the accumulated answer where it leaves the manager.",
     upstream="Not applicable.",
-    fingerprint="",
+    fingerprint="c230e6cc6990aa64",
 )
 async def cut_chunks(
     original: Callable[..., AsyncIterator[Any]], self: Any, obj: Any, request: Any = None

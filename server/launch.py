@@ -1,8 +1,10 @@
 """Starts SGLang's own server with the plugin loaded."""
 
 import os
+from dataclasses import replace
 
 from soft_sglang.patches import plugin
+from soft_sglang.patches.server_args import attach_options, options_of
 from soft_sglang.server.arguments import with_defaults
 
 
@@ -24,6 +26,7 @@ def run(argv: list[str], on_cpu: bool) -> None:
 
     load_plugins()  # the others that are installed
     server_args = prepare_server_args(with_defaults(argv, on_cpu))
+    attach_options(server_args, replace(options_of(server_args), required=True))
     try:
         run_server(server_args)
     finally:

@@ -4,14 +4,14 @@
 changes; ``ConceptStep`` runs on the device without a host synchronisation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.kernels.concept_step import ConceptRows, concept_step
+from soft_sglang.kernels.concept_step import ConceptRows, Concepts, concept_step
 from soft_sglang.kernels.thinking_state import advance
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
@@ -139,12 +139,19 @@ class ConceptStep:
             )
         return Sampling(*replaced)
 
-    def think(self, logits: torch.Tensor, sampling: Sampling) -> None:
+    def think(
+        self,
+        logits: torch.Tensor,
+        sampling: Sampling,
+        agree: Callable[[Concepts], Concepts] | None = None,
+    ) -> None:
         """Compute the concepts of rows that are THINKING and write the table.
 
         Args:
             logits: ``[B, V]``, preprocessed, before temperature; not changed.
             sampling: of the batch.
+            agree: makes tensor-parallel ranks agree on the concepts; everything else of a step
+                follows from them.
         """
         table, parameters = self.table, self._parameters
         thinking = self._phase == Phase.THINKING
@@ -168,6 +175,8 @@ class ConceptStep:
             with_gumbel=self.plan.with_gumbel,
             with_dirichlet=self.plan.with_dirichlet,
         )
+        if agree is not None:
+            concepts = agree(concepts)
         proposal = concepts.ids[:, 0]
         think_end = parameters["think_end"]
         allowed = rows.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf

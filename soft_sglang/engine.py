@@ -65,6 +65,7 @@ class Engine(_Engine):  # type: ignore[misc]
                 if add_noise_dirichlet
                 else "none"
             ),
+            required=True,
         )
         plugin.load()
         if "server_args" in kwargs:

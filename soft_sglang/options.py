@@ -25,6 +25,9 @@ class ServerOptions:
     default_noise: str = "none"
     """Default of the request parameter ``noise``."""
 
+    required: bool = False
+    """The start fails where soft thinking is impossible; otherwise only soft requests do."""
+
     def __post_init__(self) -> None:
         Field("max_topk", Kind.INTEGER, low=1, high=MAX_TOPK_LIMIT).check(self.max_topk)
         Field("think_end_str", Kind.TEXT).check(self.think_end_str)

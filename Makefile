@@ -1,0 +1,34 @@
+BIN := .venv/bin
+# The folder kernels/ must not hide a package of the same name (Python 3.11+).
+export PYTHONSAFEPATH := 1
+
+.PHONY: help setup serve lint test test-slow format clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## Install everything into .venv (does nothing when up to date)
+	@scripts/setup.sh
+
+serve: setup ## Serve on port 30000; more flags in ARGS="..."
+	$(BIN)/python -m soft_sglang.launch_server --port 30000 $(ARGS)
+
+lint: setup ## Style, types, shell scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	scripts/typecheck.sh
+	$(BIN)/shellcheck scripts/*.sh .ci/run
+
+test: lint ## Lint and the tests; pytest flags in ARGS="..."
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: setup ## The tests that take minutes
+	$(BIN)/pytest -m slow $(ARGS)
+
+format: setup ## Fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove what was built, not .venv
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

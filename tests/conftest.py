@@ -1,0 +1,29 @@
+"""Shared set-up: SGLang must import on a machine without a GPU before any test module does."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from soft_sglang.cpu.environment import prepare
+
+prepare()
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """Folder of a tiny random model, by architecture."""
+    import tiny_models
+
+    folders: dict[str, str] = {}
+
+    def folder(architecture: str) -> str:
+        if architecture not in folders:
+            path = tmp_path_factory.mktemp(architecture)
+            folders[architecture] = tiny_models.create(architecture, path)
+        return folders[architecture]
+
+    return folder

@@ -1,0 +1,79 @@
+"""Soft trajectories of the running engine equal a Hugging Face loop (contract, invariant 2)."""
+
+import pytest
+import tiny_models
+import torch
+from oracle import Oracle, Request, Trajectory
+from tiny_models import tokenizer_path
+
+from soft_sglang import Engine
+from soft_sglang.kernels.noise import gumbel
+
+WEIGHT_TOLERANCE = 1e-4
+MARGIN = 1e-4
+"""Between the two heaviest tokens of every step; the engine's weights are right to 1e-6."""
+PROMPTS = [[17, 42, 99, 5, 64], [200, 31], [77, 78, 79, 80, 81, 82, 83, 84, 85], [5] * 20]
+SEED = 1234
+
+
+def _noise(step: int, ids: torch.Tensor) -> torch.Tensor:
+    drawn = gumbel(torch.tensor([SEED]), torch.tensor([step]), ids[None])
+    return drawn[0].double()
+
+
+def _requests(oracle: Oracle) -> list[Request]:
+    """Plain, filtered, Cold Stop, a natural think-end, and noise."""
+    plain = Request(PROMPTS[0], temperature=0.8, max_topk=6)
+    natural = oracle.run(plain).ids
+    later = next(token for i, token in enumerate(natural) if i >= 12 and token not in natural[:i])
+    return [
+        plain,
+        Request(PROMPTS[1], temperature=0.6, top_k=30, top_p=0.95, min_p=0.001, max_topk=10),
+        Request(PROMPTS[2], max_topk=8, entropy_threshold=6.0, length_threshold=17),
+        Request(PROMPTS[0], temperature=0.8, max_topk=6, think_end=later),
+        Request(PROMPTS[3], temperature=0.9, top_p=0.8, max_topk=32, gumbel=_noise),
+    ]
+
+
+def _check(output: dict, expected: Trajectory) -> None:
+    assert output["output_ids"] == expected.ids
+    answer = output["meta_info"]["soft_thinking"]
+    assert answer["end"] == expected.end
+    assert answer["steps"] == len(expected.concepts)
+    assert answer["mean_entropy"] == pytest.approx(
+        sum(expected.entropies) / len(expected.entropies), abs=1e-4
+    )
+    assert len(answer["concepts"]) == len(expected.concepts)
+    for got, want in zip(answer["concepts"], expected.concepts, strict=True):
+        assert sum(weight for _, weight in got) == pytest.approx(1, abs=1e-5)
+        weights = dict(got)
+        for token, weight in want:
+            assert weights.pop(token, 0.0) == pytest.approx(weight, abs=WEIGHT_TOLERANCE)
+        assert all(weight < WEIGHT_TOLERANCE for weight in weights.values())
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_trajectories_equal_the_oracle(architecture, tiny_model):
+    path = tiny_model(architecture)
+    oracle = Oracle(path)
+    requests = _requests(oracle)
+    expected = [oracle.run(request) for request in requests]
+    ends = [trajectory.end for trajectory in expected]
+    assert ends == ["length", "length", "cold_stop", "think_end", "length"]
+    assert min(trajectory.margin for trajectory in expected) > MARGIN, "the test's data is ambiguous"
+
+    with Engine(
+        model_path=path, tokenizer_path=tokenizer_path(path), dtype="float32", random_seed=0
+    ) as engine:
+        assert not engine.server_args.disable_overlap_schedule
+        outputs = engine.generate(
+            input_ids=[request.prompt for request in requests] + PROMPTS[:2],
+            sampling_params=[request.sampling_params(sampling_seed=SEED) for request in requests]
+            + [{"temperature": 0, "max_new_tokens": 64, "ignore_eos": True}] * 2,
+        )
+
+    for output, trajectory in zip(outputs, expected, strict=False):
+        _check(output, trajectory)
+    for output, prompt in zip(outputs[len(requests) :], PROMPTS[:2], strict=True):
+        assert output["output_ids"] == oracle.greedy(prompt, 64)
+        assert "soft_thinking" not in output["meta_info"]

@@ -1,0 +1,210 @@
+"""The concept embedding against float64: types, shards, rows that are copied, empty shapes."""
+
+from itertools import pairwise
+
+import pytest
+import tolerances
+import torch
+
+from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+V, D = 101, 24
+
+
+def random_table(dtype: torch.dtype, vocab: int = V, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(vocab, D, generator=generator).to(dtype)
+
+
+def random_concepts(
+    rows: int, width: int, vocab: int = V, seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row i uses i + 1 columns at most, so that narrow and full rows mix."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.stack([torch.randperm(vocab, generator=generator)[:width] for _ in range(rows)])
+    weights = torch.rand(rows, width, generator=generator).sort(-1, descending=True).values
+    weights[torch.arange(width) > torch.arange(rows)[:, None]] = 0
+    weights = weights / weights.sum(-1, keepdim=True)
+    return torch.where(weights > 0, ids, 0), weights
+
+
+def exact(table: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The sum in float64, term by term."""
+    result = torch.zeros(len(ids), table.shape[1], dtype=torch.float64)
+    for b in range(len(ids)):
+        for k in range(ids.shape[1]):
+            result[b] += weights[b, k].double() * table[ids[b, k]].double()
+    return result
+
+
+def by_forward(
+    table: torch.Tensor, base: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    return mix_embeddings(table[ids], base, weights)
+
+
+BOTH = pytest.mark.parametrize("embed", [concept_embedding, by_forward])
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(1, 2), (7, 5), (40, 32), (3, 101)])
+def test_sum(embed, dtype: torch.dtype, rows: int, width: int) -> None:
+    table = random_table(dtype)
+    ids, weights = random_concepts(rows, width)
+    base = table[ids[:, 0]]
+    mixed = embed(table, base, ids, weights)
+    assert mixed.shape == (rows, D) and mixed.dtype == dtype
+    torch.testing.assert_close(
+        mixed.double(), exact(table, ids, weights), **tolerances.EMBEDDING[dtype]
+    )
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_single_token_is_copied_bit_for_bit(embed, dtype: torch.dtype) -> None:
+    table = random_table(dtype)
+    ids, weights = random_concepts(6, 5)
+    weights[1::2] = 0
+    weights[1::2, 0] = 1
+    weights[3, 0] = 0.9999999  # rounding of a sum is no reason to scale
+    weights[5, 0] = 0  # a fresh row of the table: no weight at all
+    base = random_table(dtype, vocab=6, seed=9)  # not the embedding of the ids: it is not read
+    base[1, :3] = torch.tensor([torch.inf, -0.0, torch.nan])
+    mixed = embed(table, base, ids, weights)
+    assert torch.equal(mixed[1::2].view(torch.uint8), base[1::2].view(torch.uint8))
+    assert (mixed[2::2] != base[2::2]).all()
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_width_1_is_the_plain_embedding(embed, dtype: torch.dtype) -> None:
+    table = random_table(dtype)
+    ids = torch.tensor([[3], [100], [0]])
+    base = table[ids[:, 0]]
+    assert torch.equal(embed(table, base, ids, torch.ones(3, 1)), base)
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 4])
+def test_no_rows(embed, dtype: torch.dtype, width: int) -> None:
+    table = random_table(dtype)
+    ids = torch.empty(0, width, dtype=torch.int64)
+    mixed = embed(table, table[:0], ids, torch.empty(0, width))
+    assert mixed.shape == (0, D) and mixed.dtype == dtype
+
+
+@BOTH
+def test_nothing_is_changed(embed) -> None:
+    arguments = (
+        random_table(torch.float32),
+        random_table(torch.float32, 6),
+        *random_concepts(6, 5),
+    )
+    before = [argument.clone() for argument in arguments]
+    embed(*arguments)
+    assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_does_not_depend_on_its_neighbours(embed, dtype: torch.dtype) -> None:
+    table = random_table(dtype)
+    ids, weights = random_concepts(9, 8)
+    base = table[ids[:, 0]]
+    together = embed(table, base, ids, weights)
+    for i in range(9):
+        row = slice(i, i + 1)
+        alone = embed(table, base[row], ids[row], weights[row])
+        torch.testing.assert_close(alone, together[row], **tolerances.EMBEDDING[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equal_ids_add_up(dtype: torch.dtype) -> None:
+    table = random_table(dtype)
+    ids, weights = torch.tensor([[7, 7, 7]]), torch.tensor([[0.5, 0.25, 0.25]])
+    mixed = concept_embedding(table, table[:1], ids, weights)
+    assert torch.equal(mixed[0], table[7])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_views(dtype: torch.dtype) -> None:
+    """A table with padded columns, and the first columns of a wider concept table."""
+    wide = torch.full((V, D + 8), torch.nan, dtype=dtype)
+    wide[:, :D] = random_table(dtype)
+    ids, weights = random_concepts(6, 5)
+    wide_ids, wide_weights = torch.full((6, 9), 10**9), torch.full((6, 9), torch.nan)
+    wide_ids[:, :5], wide_weights[:, :5] = ids, weights
+    table = wide[:, :D]
+    mixed = concept_embedding(table, table[ids[:, 0]], wide_ids[:, :5], wide_weights[:, :5])
+    torch.testing.assert_close(
+        mixed.double(), exact(table, ids, weights), **tolerances.EMBEDDING[dtype]
+    )
+
+
+def test_ids_of_32_bits() -> None:
+    table = random_table(torch.float32)
+    ids, weights = random_concepts(6, 5)
+    base = table[ids[:, 0]]
+    assert torch.equal(
+        concept_embedding(table, base, ids.int(), weights),
+        concept_embedding(table, base, ids, weights),
+    )
+
+
+# Shards of the vocabulary, as tensor-parallel ranks hold them.
+
+
+def shard_base(shard: torch.Tensor, start: int, ids: torch.Tensor) -> torch.Tensor:
+    """What a rank's plain embedding gives: zeros for the ids of other ranks."""
+    local = ids[:, 0] - start
+    inside = (local >= 0) & (local < len(shard))
+    return torch.where(inside[:, None], shard[local.clamp(0, len(shard) - 1)], 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bounds", [(0, 101), (0, 50, 101), (0, 1, 2, 60, 101)])
+def test_shards_add_up(dtype: torch.dtype, bounds: tuple[int, ...]) -> None:
+    table = random_table(dtype)
+    ids, weights = random_concepts(12, 10)
+    ids[-1] = torch.tensor([0, 1, 49, 50, 59, 60, 100, 2, 99, 51])  # both sides of every border
+    weights[-1] = 0.1
+    total = torch.zeros(12, D)
+    for start, end in pairwise(bounds):
+        shard = table[start:end]
+        part = concept_embedding(shard, shard_base(shard, start, ids), ids, weights, start)
+        assert part.dtype == dtype
+        total += part.float()
+    # every rank rounds its own part, which may be larger than the sum
+    rounding = (len(bounds) - 1) * tolerances.EMBEDDING[dtype]["rtol"] * table.abs().max().item()
+    torch.testing.assert_close(total.double(), exact(table, ids, weights), rtol=0, atol=rounding)
+    single = (weights > 0).sum(-1) == 1
+    assert single.any()
+    assert torch.equal(total[single], table[ids[single, 0]].float())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ids_outside_the_shard_are_not_read(dtype: torch.dtype) -> None:
+    """The shard lies in a larger buffer of NaN; any number read from outside would show."""
+    start, end = 40, 60
+    buffer = torch.full((V, D), torch.nan, dtype=dtype)
+    buffer[start:end] = random_table(dtype)[start:end]
+    shard = buffer[start:end]
+    outside = [0, 1, 39, 60, 61, 100, 101, -1, -40, -(2**63), 2**63 - 1, 2**40, 2**31]
+    ids = torch.tensor([[i, 45] for i in outside] + [[45, i] for i in outside])
+    weights = torch.tensor([0.75, 0.25]).repeat(len(ids), 1)
+    mixed = concept_embedding(shard, shard_base(shard, start, ids), ids, weights, start)
+    scale = torch.tensor([0.25] * len(outside) + [0.75] * len(outside), dtype=torch.float64)
+    torch.testing.assert_close(
+        mixed.double(), scale[:, None] * shard[5].double(), **tolerances.EMBEDDING[dtype]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_shard_without_any_of_the_ids_gives_zeros(dtype: torch.dtype) -> None:
+    table = random_table(dtype)
+    ids, weights = random_concepts(5, 4, vocab=50)
+    mixed = concept_embedding(table[60:], torch.zeros(5, D, dtype=dtype), ids, weights, 60)
+    assert torch.equal(mixed, torch.zeros(5, D, dtype=dtype))

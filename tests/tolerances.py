@@ -1,0 +1,39 @@
+"""How far a result may be from the exact one, and why. Every test takes its tolerance from here."""
+
+import torch
+
+ENTROPY = {"rel": 1e-6, "abs": 1e-15}
+"""Relative: float32 rounding of terms of one sign in pairwise sums; nothing cancels, so it holds
+down to the smallest entropies. Absolute: the float64 oracle itself, whose ``log p`` of a token
+with nearly all of the mass has no more digits."""
+
+WEIGHT = {"rtol": 2e-5, "atol": 1e-37}
+"""A weight is ``exp(-x)``, x up to 104 before it underflows; two float32 roundings of x are 1.2e-7
+of it. Absolute: subnormal numbers."""
+
+GUMBEL_WEIGHT = {"rtol": 1e-4, "atol": 1e-37}
+"""As WEIGHT, with the exponent divided by a Gumbel-softmax temperature of at least 0.1."""
+
+DIRICHLET_WEIGHT = {"rtol": 1e-2, "atol": 1e-37}
+"""Logarithms of Gamma variates reach 1e4 at the concentrations tested, and float32 keeps 1e-3 of
+them; the weight is the exponential of their differences."""
+
+ROW_SUM = {"rtol": 0.0, "atol": 1e-6}
+"""The sum of at most 1024 rounded float32 weights."""
+
+ACROSS_BATCHES = {"rtol": 1e-6, "atol": 1e-37}
+"""The same row in another batch: sums over more columns associate differently."""
+
+EMBEDDING = {
+    torch.float32: {"rtol": 1e-6, "atol": 1e-6},
+    torch.float16: {"rtol": 2**-10, "atol": 1e-6},
+    torch.bfloat16: {"rtol": 2**-7, "atol": 1e-6},
+}
+"""Accumulated in float32 and rounded to the table's type once: one unit in the last place."""
+
+P_VALUE = 1e-4
+"""A statistic this improbable fails. The seeds are fixed, so a test either always passes or never;
+with some fifty statistics in the suite an honest generator passes all of them."""
+
+STANDARD_ERRORS = 4.5
+"""The same for the mean of many draws."""
