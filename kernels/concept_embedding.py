@@ -44,7 +44,9 @@ def concept_embedding(
     return torch.where(soft, mixed.to(base.dtype), base)
 
 
-def mix_embeddings(embedded: torch.Tensor, base: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def mix_embeddings(
+    embedded: torch.Tensor, base: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """The same sum for tables that can only be read through their own ``forward``.
 
     Args:

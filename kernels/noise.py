@@ -35,9 +35,7 @@ def murmur3_32(words: list[torch.Tensor]) -> torch.Tensor:
     return h ^ (h >> 16)
 
 
-def uniform(
-    seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor, stream: int
-) -> torch.Tensor:
+def uniform(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor, stream: int) -> torch.Tensor:
     """Uniform numbers in the open interval (0, 1), exact in float32.
 
     Args:

@@ -92,7 +92,7 @@ def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
         plan: BatchPlan | None = cached[1]
         return plan
     traces = [trace_of(req) for req in batch.reqs]
-    plan = plan_batch([t and (t.params, t.top_k) for t in traces], device)
+    plan = plan_batch([None if t is None else (t.params, t.top_k) for t in traces], device)
     setattr(batch, _PLAN, (batch.reqs, plan))
     return plan
 

@@ -1,6 +1,6 @@
 """Chat completions: the answer of soft thinking."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from soft_sglang.patches.openai_stream import stream_with_answers, with_answers
@@ -31,7 +31,7 @@ def add_answers(
     fingerprint="5cd34724674d902e",
 )
 def stream_answers(
-    original: Callable[..., AsyncIterator[str]], self: Any, adapted_request: Any, *args: Any
-) -> AsyncIterator[str]:
+    original: Callable[..., AsyncGenerator[str, None]], self: Any, adapted_request: Any, *args: Any
+) -> AsyncGenerator[str, None]:
     """Add ``soft_thinking`` to the chunks."""
     return stream_with_answers(original(self, adapted_request, *args), adapted_request)

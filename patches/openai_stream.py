@@ -1,7 +1,7 @@
 """The answer of soft thinking in OpenAI responses, streamed and not; shared by both endpoints."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -46,15 +46,15 @@ def _extended_model(model: type[BaseModel]) -> Any:
 
 
 async def stream_with_answers(
-    stream: AsyncIterator[str], adapted_request: Any
-) -> AsyncIterator[str]:
+    stream: AsyncGenerator[str, None], adapted_request: Any
+) -> AsyncGenerator[str, None]:
     """Add each choice's own steps to its chunks, and the summary to its last one.
 
     The tokenizer manager's hook leaves what a choice is owed in ``soft_thinking_chunks``.
     """
     owed: dict[int, dict[str, Any]] = {}
     adapted_request.soft_thinking_chunks = owed
-    async with aclosing(stream) as chunks:  # type: ignore[type-var]
+    async with aclosing(stream) as chunks:
         async for text in chunks:
             yield _with_owed(text, owed) if owed else text
 

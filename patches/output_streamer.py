@@ -36,7 +36,7 @@ def add_reports(
     """Add the reports of a batch."""
     fields = original(self, reqs)
     traces = [trace_of(req) for req in reqs]
-    if not any(traces):
+    if all(trace is None for trace in traces):
         return fields
     reports = [
         None if trace is None else trace.report(_end_of(req) if req.finished() else None)

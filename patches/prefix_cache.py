@@ -33,7 +33,7 @@ def release_without_concepts(
     "mem_cache.common.maybe_cache_unfinished_req",
     When.AROUND,
     why="A resumed request's prefill, and each chunk of it, is inserted.",
-    how="Past the prompt, only refreshes what the scheduler reads of the request, as without cache.",
+    how="Past the prompt, only refreshes what the scheduler reads of the request.",
     upstream="As for release_kv_cache.",
     fingerprint="7c703be9ce89b418",
 )

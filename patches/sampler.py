@@ -48,9 +48,7 @@ class SamplingStep:
             setattr(view, name, value)
         return view
 
-    def think(
-        self, logits: torch.Tensor, agree: Callable[[Concepts], Concepts] | None
-    ) -> None:
+    def think(self, logits: torch.Tensor, agree: Callable[[Concepts], Concepts] | None) -> None:
         """Compute the concepts from preprocessed logits ``[B, V]``."""
         assert self._sampling is not None
         self._step.think(logits, self._sampling, agree)

@@ -2,7 +2,7 @@
 
 import copy
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -71,8 +71,8 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
 )
 def number_samples(self: Any, tokenized_obj: Any) -> None:
     """Give every sample of a request its own noise seed."""
-    sampling = getattr(tokenized_obj, "sampling_params", None)
-    shared = (sampling.custom_params or {}).get(REQUEST_KEY) if sampling is not None else None
+    sampling: Any = tokenized_obj.sampling_params
+    shared = (sampling.custom_params or {}).get(REQUEST_KEY)
     if shared is None or sampling.n == 1 or sampling.max_new_tokens == 0:
         return
     own = copy.copy(sampling)
@@ -123,8 +123,8 @@ def collect_report(
     fingerprint="c230e6cc6990aa64",
 )
 async def cut_chunks(
-    original: Callable[..., AsyncIterator[Any]], self: Any, obj: Any, request: Any = None
-) -> AsyncIterator[Any]:
+    original: Callable[..., AsyncGenerator[Any, None]], self: Any, obj: Any, request: Any = None
+) -> AsyncGenerator[Any, None]:
     """Give every chunk of a stream its own part of the answer."""
     told: dict[int, int] = {}
     pending = getattr(obj, "soft_thinking_chunks", None)

@@ -1,4 +1,4 @@
-"""Lists the patches, and reports where the installed SGLang differs from what they were written for.
+"""Lists the patches and reports where the installed SGLang differs from what they were written for.
 
 Exits with 1 if a target has drifted or is gone. ``--update`` writes the current fingerprints into
 the records, after the hooks were reviewed against the new source.

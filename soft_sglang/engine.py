@@ -16,7 +16,7 @@ from soft_sglang.patches import plugin  # noqa: E402
 from soft_sglang.patches.server_args import attach_options  # noqa: E402
 
 
-class Engine(_Engine):  # type: ignore[misc]
+class Engine(_Engine):
     """SGLang's offline engine with soft thinking.
 
     Takes SGLang's arguments, and those of the public implementation of arXiv 2505.15778; a
@@ -50,9 +50,7 @@ class Engine(_Engine):  # type: ignore[misc]
             SystemExit: a patch is not active.
         """
         if add_noise_gumbel_softmax and add_noise_dirichlet:
-            raise ValueError(
-                "add_noise_gumbel_softmax and add_noise_dirichlet exclude each other."
-            )
+            raise ValueError("add_noise_gumbel_softmax and add_noise_dirichlet exclude each other.")
         options = ServerOptions(
             enable_soft_thinking=enable_soft_thinking,
             max_topk=DEFAULT_MAX_TOPK if max_topk is None else max_topk,

@@ -1,6 +1,7 @@
 """One validated field: its name, its type, and what is allowed."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +14,7 @@ class Kind(Enum):
     BOOLEAN = "true or false"
     INTEGER = "an integer"
     NUMBER = "a number"
-    TEXT = "a non-empty string"
+    TEXT = "a non-empty string of valid Unicode"
     CHOICE = "one of"
 
 
@@ -25,11 +26,16 @@ def _is_number(value: Any) -> bool:
     return _is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
+def _is_text(value: Any) -> bool:
+    # JSON can spell half of a surrogate pair, and tokenizers do not take it
+    return isinstance(value, str) and value != "" and not re.search("[\ud800-\udfff]", value)
+
+
 _TYPE_CHECKS: dict[Kind, Callable[[Any], bool]] = {
     Kind.BOOLEAN: lambda value: isinstance(value, bool),
     Kind.INTEGER: _is_integer,
     Kind.NUMBER: _is_number,
-    Kind.TEXT: lambda value: isinstance(value, str) and value != "",
+    Kind.TEXT: _is_text,
     Kind.CHOICE: lambda value: isinstance(value, str),
 }
 
@@ -64,15 +70,15 @@ class Field:
             return f"{self.kind.value} {', '.join(repr(choice) for choice in self.choices)}"
         words = self.kind.value
         if self.above is not None:
-            words += f" above {self.above:g}"
+            words += f" above {_number(self.above)}"
         if self.low is not None and self.high is not None:
-            words += f" from {self.low:g} to {self.high:g}"
+            words += f" from {_number(self.low)} to {_number(self.high)}"
         elif self.low is not None:
-            words += f" of at least {self.low:g}"
+            words += f" of at least {_number(self.low)}"
         elif self.high is not None:
-            words += f" and at most {self.high:g}"
+            words += f" and at most {_number(self.high)}"
         if self.also is not None:
-            words += f" (or {self.also:g})"
+            words += f" (or {_number(self.also)})"
         return words
 
     def _in_bounds(self, value: Any) -> bool:
@@ -85,6 +91,10 @@ class Field:
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
         )
+
+
+def _number(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def _shown(value: Any) -> str:

@@ -91,12 +91,10 @@ class SoftRequest:
         text: str = self.given.get("think_end_str", self.options.think_end_str)
         return text
 
-    def resolve(
-        self, think_end_id: int, seed: int, own: Mapping[str, Any]
-    ) -> SoftThinkingParams:
+    def resolve(self, think_end_id: int, seed: int, own: Mapping[str, Any]) -> SoftThinkingParams:
         """Fill in the defaults; ``own`` are the request's sampling parameters."""
         given, options = self.given, self.options
-        answer = {}
+        answer: dict[str, Any] = {}
         for name, default in _SAMPLING_DEFAULTS.items():
             value = given.get(f"after_thinking_{name}", own.get(name))
             answer[f"after_thinking_{name}"] = default if value is None else value
@@ -117,9 +115,7 @@ class SoftRequest:
         )
 
 
-def read_request(
-    field: Any, flat: Mapping[str, Any], options: ServerOptions
-) -> SoftRequest | None:
+def read_request(field: Any, flat: Mapping[str, Any], options: ServerOptions) -> SoftRequest | None:
     """Read what a request says about soft thinking.
 
     Args:
@@ -138,7 +134,7 @@ def read_request(
     nested: dict[str, Any] = {}
     if isinstance(field, Mapping):
         nested = {name: value for name, value in field.items() if value is not None}
-        unknown = sorted(str(name) for name in nested if name not in fields)
+        unknown = sorted(str(name) for name in field if name not in fields)
         if unknown:
             raise ValueError(
                 f"{REQUEST_KEY} has the unknown field {unknown[0]!r}; "

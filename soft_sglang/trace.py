@@ -89,7 +89,7 @@ class RequestTrace:
         )
 
     def concepts_between(self, start: int, end: int) -> list[tuple[int, Concept]]:
-        """Positions in ``[start, end)`` of the sequence whose input is a mixture, and the mixture."""
+        """The mixtures among the inputs at positions ``[start, end)`` of the sequence."""
         first = max(start - self.prompt_len, 0)
         last = min(end - self.prompt_len, len(self.concepts))
         return [

@@ -60,7 +60,7 @@ def test_trajectories_equal_the_oracle(architecture, tiny_model):
     expected = [oracle.run(request) for request in requests]
     ends = [trajectory.end for trajectory in expected]
     assert ends == ["length", "length", "cold_stop", "think_end", "length"]
-    assert min(trajectory.margin for trajectory in expected) > MARGIN, "the test's data is ambiguous"
+    assert min(trajectory.margin for trajectory in expected) > MARGIN, "ambiguous data"
 
     with Engine(
         model_path=path, tokenizer_path=tokenizer_path(path), dtype="float32", random_seed=0

@@ -10,7 +10,17 @@ from collections import Counter
 
 import torch
 
-READS = ("item", "cpu", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__")
+READS = (
+    "item",
+    "cpu",
+    "tolist",
+    "numpy",
+    "nonzero",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+)
 
 
 class Reads:

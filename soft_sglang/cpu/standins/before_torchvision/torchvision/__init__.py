@@ -6,6 +6,7 @@ not load, and its import fails where it describes them. Their schemas are enough
 
 import os
 import sys
+from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 
@@ -16,10 +17,8 @@ _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 _library = torch.library.Library("torchvision", "FRAGMENT")
 for _name in ("nms", "qnms"):
-    try:
+    with suppress(RuntimeError):  # defined already
         _library.define(_name + _SCHEMA)
-    except RuntimeError:
-        pass  # a real build defines it when it loads
 
 # the folder of this file stays on sys.path: spawned processes inherit it
 _elsewhere = [entry for entry in sys.path if os.path.abspath(entry) != _HERE]
