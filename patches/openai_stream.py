@@ -1,11 +1,11 @@
 """The answer of soft thinking in OpenAI responses, streamed and not; shared by both endpoints."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from pydantic import BaseModel, model_serializer
+from pydantic import BaseModel, SerializationInfo, model_serializer
 
 from soft_sglang.parameters import REQUEST_KEY
 
@@ -32,9 +32,11 @@ def _extended_model(model: type[BaseModel]) -> Any:
         class WithAnswers(model):  # type: ignore[valid-type, misc]
             _soft_thinking: list[dict[str, Any] | None] = []
 
-            @model_serializer(mode="wrap")
-            def _serialize_answers(self, handler: Callable[[Any], dict[str, Any]]) -> Any:
-                data = handler(self)
+            @model_serializer(mode="plain")
+            def _serialize_answers(self, info: SerializationInfo) -> Any:
+                # a serializer of the model's own would be replaced by this one
+                serialize = model.__pydantic_serializer__.to_python
+                data = serialize(self, mode=info.mode, by_alias=info.by_alias)
                 for choice, answer in zip(data["choices"], self._soft_thinking, strict=True):
                     if answer is not None:
                         choice[REQUEST_KEY] = answer

@@ -15,7 +15,7 @@ from soft_sglang.patches.request import trace_of
     "mem_cache.common.release_kv_cache",
     When.AROUND,
     why="A finished request's whole sequence is inserted.",
-    how="Inserts nothing of a soft request that got past its prompt: the prompt is in already.",
+    how="Other trees than SGLang's own, whose insertion is limited below, insert nothing.",
     upstream="A per-request limit of the insertion would replace it.",
     fingerprint="dceef436a0eb5a54",
 )
@@ -23,10 +23,28 @@ def release_without_concepts(
     original: Callable[..., None], req: Any, tree_cache: Any, is_insert: bool = True
 ) -> None:
     """Release a request's key-value pairs."""
-    trace = trace_of(req)
-    if trace is not None and req.kv.holds_kv and req.kv.kv_committed_len > trace.prompt_len:
+    from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
+
+    if trace_of(req) is not None and not isinstance(tree_cache, UnifiedRadixCache):
         is_insert = False
     original(req, tree_cache, is_insert)
+
+
+@patch(
+    "mem_cache.unified_radix_cache.UnifiedRadixCache.insert_req",
+    When.AROUND,
+    why="As for release_kv_cache.",
+    how="Inserts a soft request up to the end of its prompt; the caller frees the rest.",
+    upstream="As for release_kv_cache.",
+    fingerprint="de82214f33665bc4",
+)
+def insert_prompt_only(
+    original: Callable[..., None], self: Any, req: Any, *, up_to: int, **kwargs: Any
+) -> None:
+    """Insert a finished request."""
+    trace = trace_of(req)
+    limit = up_to if trace is None else min(up_to, trace.prompt_len)
+    original(self, req, up_to=limit, **kwargs)
 
 
 @patch(

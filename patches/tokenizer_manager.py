@@ -35,7 +35,10 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     preferred = self.preferred_sampling_params or {}
     flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
     flat = {name: value for name, value in flat.items() if value is not None}
-    custom = dict(sampling.get("custom_params") or {})
+    custom = sampling.get("custom_params") or {}
+    if not isinstance(custom, dict):
+        raise ValueError(f"custom_params must be an object, got {type(custom).__name__}.")
+    custom = dict(custom)
     inner = custom.pop(REQUEST_KEY, None)
     outer = sampling.pop(REQUEST_KEY, None)
     if inner is not None and outer is not None and inner != outer:

@@ -40,5 +40,5 @@ def _missing(argv: list[str], defaults: dict[str, object]) -> list[str]:
     flags: list[str] = []
     for name, value in defaults.items():
         if not _gives(argv, _flag(name)):
-            flags += [_flag(name), str(value)]
+            flags += [_flag(name)] if value is True else [_flag(name), str(value)]
     return flags

@@ -20,8 +20,8 @@ class Row:
     gumbel: Callable[[int], float] | None = None
     """Gumbel(0, 1) noise of a token."""
     gumbel_temperature: float = 0.5
-    log_gamma: Callable[[int, float], float] | None = None
-    """Logarithm of a Gamma variate of a token and a concentration: the Dirichlet noise."""
+    log_gamma: Callable[[list[int], list[float]], list[float]] | None = None
+    """Logarithms of Gamma variates of tokens and their concentrations: the Dirichlet noise."""
     dirichlet_alpha: float = 1.0
 
 
@@ -50,8 +50,9 @@ def concept(logits: Sequence[float] | np.ndarray, row: Row) -> Concept:
     pairs = _renormalised(_nucleus(pairs, row.top_p))
     pairs = _renormalised([(i, x) for i, x in pairs if x >= row.min_p * pairs[0][1]])
     if row.log_gamma is not None:
-        log_gammas = [(i, row.log_gamma(i, row.dirichlet_alpha * x)) for i, x in pairs]
-        pairs = _sorted(_softmax(log_gammas))
+        ids = [i for i, _ in pairs]
+        log_gammas = row.log_gamma(ids, [row.dirichlet_alpha * x for _, x in pairs])
+        pairs = _sorted(_softmax(list(zip(ids, log_gammas, strict=True))))
     pairs = _renormalised(pairs[: row.max_topk])
     if row.gumbel is not None:
         perturbed = [(i, math.log(x) + row.gumbel(i)) for i, x in pairs]

@@ -7,6 +7,7 @@ import pytest
 import tolerances
 import torch
 from float64_oracle import Row, concept
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 from soft_batches import (
     INF,
     PARAMS,
@@ -38,9 +39,9 @@ def oracle_row(request: Request, step: int) -> Row:
     def gumbel(token: int) -> float:
         return noise.gumbel(seed, position, torch.tensor([[token]])).item()
 
-    def log_gamma(token: int, concentration: float) -> float:
-        ids = torch.tensor([[token]])
-        return noise.log_gamma_variate(torch.tensor([[concentration]]), seed, position, ids).item()
+    def log_gamma(ids: list[int], concentrations: list[float]) -> list[float]:
+        arguments = seed, position, torch.tensor([ids])
+        return noise.log_gamma_variate(torch.tensor([concentrations]), *arguments)[0].tolist()
 
     return Row(
         temperature=float(np.float32(request.temperature)),

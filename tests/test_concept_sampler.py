@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 from soft_batches import (
     ANSWER,
     INF,

@@ -8,6 +8,7 @@ import pytest
 import tolerances
 import torch
 from float64_oracle import Row, concept
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 
 from soft_sglang.kernels import noise
 from soft_sglang.kernels.concept_step import (
@@ -219,6 +220,11 @@ def test_a_certain_token() -> None:
     assert concepts.ids[0, 0] == 17 and concepts.weights[0, 0] == 1 and concepts.entropy[0] == 0
 
 
+def test_a_top_p_that_float32_rounds_to_0_keeps_the_heaviest_token() -> None:
+    concepts = step(random_logits("ordinary", 1, 50), [Row(top_p=1e-50)])
+    assert concepts.weights[0, 0] == 1 and concepts.weights[0, 1:].sum() == 0
+
+
 def test_extreme_finite_logits() -> None:
     limit = torch.finfo(torch.float32).max
     logits = torch.tensor([[limit, -limit, 0.0], [-limit, -limit, -limit], [1e4, 1e4 - 1, -1e30]])
@@ -284,9 +290,9 @@ def gumbel_row(i: int, **parameters: float) -> Row:
 
 
 def dirichlet_row(i: int, **parameters: float) -> Row:
-    def log_gamma(token: int, concentration: float) -> float:
-        arguments = torch.tensor([1000 + i]), torch.tensor([3 * i]), torch.tensor([[token]])
-        return noise.log_gamma_variate(torch.tensor([[concentration]]), *arguments).item()
+    def log_gamma(ids: list[int], concentrations: list[float]) -> list[float]:
+        arguments = torch.tensor([1000 + i]), torch.tensor([3 * i]), torch.tensor([ids])
+        return noise.log_gamma_variate(torch.tensor([concentrations]), *arguments)[0].tolist()
 
     return Row(log_gamma=log_gamma, **parameters)
 

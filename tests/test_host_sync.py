@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 from soft_batches import PARAMS, SAMPLED, VOCAB, Request, plan_of, sampling_of, started
 
 from soft_sglang.concept_sampler import ConceptStep

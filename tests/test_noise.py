@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tolerances
 import torch
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 from scipy import special, stats
 
 from soft_sglang.kernels import noise
@@ -157,6 +158,14 @@ def test_uniform_distribution(stream: int) -> None:
         assert stats.kstest(row, "uniform").pvalue > tolerances.P_VALUE
 
 
+def test_gumbel_is_the_double_logarithm() -> None:
+    arguments = tensor(1, 2), tensor(0, 9), torch.arange(500).repeat(2, 1)
+    u = noise.uniform(*arguments, stream=0).double()
+    np.testing.assert_allclose(
+        noise.gumbel(*arguments), -torch.log(-torch.log(u)), **tolerances.NOISE
+    )
+
+
 def test_gumbel_distribution() -> None:
     ids = torch.arange(50_000).repeat(2, 1)
     for row in noise.gumbel(tensor(1, 2), tensor(0, 9), ids):
@@ -179,6 +188,14 @@ def test_gamma_distribution(concentration: float) -> None:
     exact = float(np.float32(concentration))
     result = stats.kstest(variates[0].double(), lambda x: log_gamma_cdf(x, exact))
     assert result.pvalue > tolerances.P_VALUE
+
+
+def test_gamma_distribution_finely() -> None:
+    """Enough variates to see a few proposals in a hundred accepted wrongly."""
+    ids = torch.arange(150_000)[None]
+    variates = noise.log_gamma_variate(torch.ones(ids.shape), tensor(11), tensor(2), ids)
+    counts, _ = np.histogram(log_gamma_cdf(variates.double().numpy(), 1.0), np.linspace(0, 1, 51))
+    assert stats.chisquare(counts).pvalue > tolerances.P_VALUE
 
 
 # The noise of a concept.

@@ -356,6 +356,12 @@ def test_words(field: Field, words: str) -> None:
     assert field.allowed() == words
 
 
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_no_bound_is_needed_to_refuse_what_is_not_finite(value: float) -> None:
+    with pytest.raises(ValueError, match=r"^x must be a number, got "):
+        Field("x", Kind.NUMBER).check(value)
+
+
 # Anything at all.
 
 scalars = (

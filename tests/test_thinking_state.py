@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_thread import one_thread  # noqa: F401 - the import switches it on
 
 from soft_sglang.kernels.thinking_state import advance
 from soft_sglang.state_machine import Phase, ThinkingState

@@ -11,6 +11,9 @@ WEIGHT = {"rtol": 2e-5, "atol": 1e-37}
 """A weight is ``exp(-x)``, x up to 104 before it underflows; two float32 roundings of x are 1.2e-7
 of it. Absolute: subnormal numbers."""
 
+NOISE = {"rtol": 1e-5, "atol": 1e-6}
+"""Logarithms of float32 numbers; near 0 the logarithm of a number near 1."""
+
 GUMBEL_WEIGHT = {"rtol": 1e-4, "atol": 1e-37}
 """As WEIGHT, with the exponent divided by a Gumbel-softmax temperature of at least 0.1."""
 
@@ -37,3 +40,7 @@ with some fifty statistics in the suite an honest generator passes all of them."
 
 STANDARD_ERRORS = 4.5
 """The same for the mean of many draws."""
+
+TRACE_WEIGHT = {"rel": 0.0, "abs": 1e-4}
+"""A weight or entropy of a whole trace, asked for again in another batch or with more of its prompt
+cached: float32 matrix products associate differently, and the trace carries the difference on."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-ROUNDING = 1e-5
+ROUNDING = 1e-4
 
 
 def close(trace: list[list[Any]], other: list[list[Any]]) -> bool:

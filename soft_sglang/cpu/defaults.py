@@ -11,13 +11,16 @@ MAX_RUNNING_REQUESTS = 64
 def cpu_defaults(model_path: str) -> dict[str, Any]:
     """Arguments for the CPU engine, by the names of ServerArgs.
 
-    SGLang would give half of the machine's memory to the key-value pool; this gives it 1 GiB.
+    SGLang would give half of the machine's memory to the key-value pool; this gives it 1 GiB. And
+    its scheduler would keep a core busy while it waits for requests.
     """
     return {
         "device": "cpu",
         "attention_backend": "torch_native",
         "max_total_tokens": kv_tokens(model_path),
+        "mem_fraction_static": 0.5,  # an upper limit; SGLang's own guess can be negative
         "max_running_requests": MAX_RUNNING_REQUESTS,
+        "sleep_on_idle": True,
     }
 
 
