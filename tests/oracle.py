@@ -63,7 +63,7 @@ class Trajectory(NamedTuple):
     entropies: list[float]
     end: str
     margin: float
-    """Smallest distance between the two heaviest weights: how near an id was to another."""
+    """How near a decision ever was: between the two heaviest tokens, or at a filter's cut."""
 
 
 @dataclass
@@ -109,8 +109,8 @@ class Oracle:
                 continue
             p = torch.softmax(logits / request.temperature, -1)
             entropy = float(torch.special.entr(p).sum())
-            concept = _concept(p, request, step)
-            margin = min(margin, concept[0][1] - (concept[1][1] if len(concept) > 1 else 0.0))
+            concept, near = _concept(p, request, step)
+            margin = min(margin, near)
             token = concept[0][0]
             run = run + 1 if entropy < request.entropy_threshold else 0
             forced = run >= request.length_threshold and token != request.think_end
@@ -127,18 +127,25 @@ class Oracle:
         return Trajectory(ids, concepts, entropies, end, margin)
 
 
-def _concept(p: torch.Tensor, request: Request, step: int) -> list[tuple[int, float]]:
+def _concept(p: torch.Tensor, request: Request, step: int) -> tuple[list[tuple[int, float]], float]:
+    """The concept, and how near its nearest decision was."""
     order = torch.argsort(p, descending=True, stable=True)
+    near = []
     if request.top_k:
+        near.append(p[order[request.top_k - 1]] - p[order[request.top_k]])
         order = order[: request.top_k]
     kept = p[order] / p[order].sum()
     before = torch.cumsum(kept, 0) - kept
+    if request.top_p < 1:
+        near.append((before - request.top_p).abs().min())
     order, kept = order[before < request.top_p], kept[before < request.top_p]
     kept = kept / kept.sum()
-    order, kept = (
-        order[kept >= request.min_p * kept[0]],
-        kept[kept >= request.min_p * kept[0]],
-    )
+    relative = kept / kept[0]
+    if request.min_p > 0:
+        near.append((relative - request.min_p).abs().min())
+    order, kept = order[relative >= request.min_p], kept[relative >= request.min_p]
+    if len(kept) > request.max_topk:
+        near.append(kept[request.max_topk - 1] - kept[request.max_topk])
     order, kept = order[: request.max_topk], kept[: request.max_topk]
     kept = kept / kept.sum()
     if request.gumbel is not None:
@@ -146,4 +153,7 @@ def _concept(p: torch.Tensor, request: Request, step: int) -> list[tuple[int, fl
         kept = torch.softmax((kept.log() + noise) / request.gumbel_temperature, 0)
         kept, again = kept.sort(descending=True)
         order = order[again]
-    return [(int(i), float(w)) for i, w in zip(order, kept, strict=True)]
+    if len(kept) > 1:
+        near.append(kept[0] - kept[1])
+    concept = [(int(i), float(w)) for i, w in zip(order, kept, strict=True)]
+    return concept, min(map(float, near), default=1.0)

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from tiny_models import tokenizer_path
 from traces import close
 
 from soft_sglang import Engine
@@ -103,37 +102,30 @@ def test_bad_requests_raise_and_the_engine_lives_on(engine, field, message):
     assert engine.generate(input_ids=PROMPT, sampling_params=SAMPLING)["output_ids"]
 
 
-def test_names_of_the_public_implementation(tiny_model):
-    path = tiny_model("llama")
-    with Engine(
-        model_path=path,
-        tokenizer_path=tokenizer_path(path),
-        dtype="float32",
+def test_names_of_the_public_implementation(house, tiny_model):
+    engine = house.get(
+        tiny_model("llama"),
         enable_soft_thinking=True,
         max_topk=5,
         add_noise_gumbel_softmax=True,
         think_end_str="</think>",
-    ) as engine:
-        sampling = {
-            **SAMPLING,
-            "sampling_seed": 3,
-            "early_stopping_entropy_threshold": 6.0,
-            "early_stopping_length_threshold": 9,
-            "after_thinking_temperature": 0.7,
-            "after_thinking_top_p": 0.95,
-            "after_thinking_top_k": 1,
-            "after_thinking_min_p": 0.0,
-            "gumbel_softmax_temperature": 0.4,
-            "dirichlet_alpha": 1.0,
-        }
-        soft = engine.generate(input_ids=PROMPT, sampling_params=sampling)
-        explicit = {**SAMPLING, "sampling_seed": 3, "soft_thinking": {"return_concepts": True}}
-        (concept, *_) = _answer(engine.generate(input_ids=PROMPT, sampling_params=explicit))[
-            "concepts"
-        ]
-        off = engine.generate(
-            input_ids=PROMPT, sampling_params={**sampling, "soft_thinking": False}
-        )
+    )
+    sampling = {
+        **SAMPLING,
+        "sampling_seed": 3,
+        "early_stopping_entropy_threshold": 6.0,
+        "early_stopping_length_threshold": 9,
+        "after_thinking_temperature": 0.7,
+        "after_thinking_top_p": 0.95,
+        "after_thinking_top_k": 1,
+        "after_thinking_min_p": 0.0,
+        "gumbel_softmax_temperature": 0.4,
+        "dirichlet_alpha": 1.0,
+    }
+    soft = engine.generate(input_ids=PROMPT, sampling_params=sampling)
+    explicit = {**SAMPLING, "sampling_seed": 3, "soft_thinking": {"return_concepts": True}}
+    (concept, *_) = _answer(engine.generate(input_ids=PROMPT, sampling_params=explicit))["concepts"]
+    off = engine.generate(input_ids=PROMPT, sampling_params={**sampling, "soft_thinking": False})
     assert (_answer(soft)["steps"], _answer(soft)["end"]) == (9, "cold_stop")
     assert len(concept) == 5
     assert "soft_thinking" not in off["meta_info"]

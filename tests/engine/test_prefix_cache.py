@@ -1,11 +1,10 @@
 """Key-value pairs computed from concepts are found by nobody; prompts are shared (invariant 4)."""
 
 import pytest
+from house import PAGED
 from oracle import Oracle
-from tiny_models import THINK_END, tokenizer_path
+from tiny_models import THINK_END
 from traces import close
-
-from soft_sglang import Engine
 
 LENGTH = 40
 SAMPLING = {"temperature": 0.8, "max_new_tokens": 40, "ignore_eos": True}
@@ -26,20 +25,10 @@ ENDS = {
 }
 
 
-@pytest.fixture(scope="module", params=[1, 16], ids=lambda size: f"page_size={size}")
-def cached_engine(request, tiny_model):
-    path = tiny_model("llama")
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param > 1:
-            patch.setenv("TRITON_INTERPRET", "1")  # SGLang's paged allocator is a Triton kernel
-        with Engine(
-            model_path=path,
-            tokenizer_path=tokenizer_path(path),
-            dtype="float32",
-            page_size=request.param,
-            random_seed=0,
-        ) as engine:
-            yield engine
+@pytest.fixture(params=[1, 16], ids=lambda size: f"page_size={size}")
+def cached_engine(request, house, tiny_model):
+    environment = PAGED if request.param > 1 else None
+    return house.get(tiny_model("llama"), environment, page_size=request.param)
 
 
 @pytest.fixture(scope="module")

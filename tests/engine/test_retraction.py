@@ -5,10 +5,8 @@ the decode steps of others.
 """
 
 import pytest
-from tiny_models import tokenizer_path
+from house import PAGED
 from traces import close
-
-from soft_sglang import Engine
 
 REQUESTS = 8
 STEPS = 80
@@ -34,8 +32,9 @@ SAMPLINGS = [_sampling(i) for i in range(REQUESTS)]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(engine):
+def undisturbed(house, tiny_model):
     """Each request alone."""
+    engine = house.get(tiny_model("llama"))
     return [
         engine.generate(input_ids=prompt, sampling_params=sampling)
         for prompt, sampling in zip(PROMPTS, SAMPLINGS, strict=True)
@@ -56,35 +55,32 @@ CONFIGURATIONS = {
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_results_do_not_depend_on_retraction_or_chunks(name, undisturbed, tiny_model, monkeypatch):
+def test_results_do_not_depend_on_retraction_or_chunks(name, undisturbed, house, tiny_model):
     configuration = CONFIGURATIONS[name]
-    path = tiny_model("llama")
-    if "page_size" in configuration:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")  # SGLang's paged allocator is a Triton kernel
+    environment = PAGED if "page_size" in configuration else {}
     if "retracted" in name:
-        monkeypatch.setenv("SGLANG_TEST_RETRACT", "1")
-        monkeypatch.setenv("SGLANG_TEST_RETRACT_INTERVAL", "13")
-    with Engine(
-        model_path=path,
-        tokenizer_path=tokenizer_path(path),
-        dtype="float32",
-        schedule_conservativeness=0.01,
-        **configuration,
-    ) as engine:
-        # SGLang retracts the last of equals: each kind of request takes its turn there
-        for turn in range(3):
-            order = [(i + turn + 1) % REQUESTS for i in range(REQUESTS)]
-            outputs = engine.generate(
-                input_ids=[PROMPTS[i] for i in order],
-                sampling_params=[SAMPLINGS[i] for i in order],
-            )
-            for i, output in zip(order, outputs, strict=True):
-                _check(output, undisturbed[i])
-            retractions = [output["meta_info"]["num_retractions"] for output in outputs]
-            if "retracted" in name:
-                assert retractions[-1] >= 3, retractions
-            elif name == "small pool":
-                assert sum(retractions) >= 1
+        environment = {
+            **environment,
+            "SGLANG_TEST_RETRACT": "1",
+            "SGLANG_TEST_RETRACT_INTERVAL": "13",
+        }
+    engine = house.get(
+        tiny_model("llama"), environment, schedule_conservativeness=0.01, **configuration
+    )
+    # SGLang retracts the last of equals: each kind of soft request takes its turn there
+    for turn in range(3):
+        order = [(i + turn + 1) % REQUESTS for i in range(REQUESTS)]
+        outputs = engine.generate(
+            input_ids=[PROMPTS[i] for i in order],
+            sampling_params=[SAMPLINGS[i] for i in order],
+        )
+        for i, output in zip(order, outputs, strict=True):
+            _check(output, undisturbed[i])
+        retractions = [output["meta_info"]["num_retractions"] for output in outputs]
+        if "retracted" in name:
+            assert retractions[-1] >= 3, retractions
+        elif name == "small pool":
+            assert sum(retractions) >= 1
 
 
 def _check(output: dict, alone: dict) -> None:

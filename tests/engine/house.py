@@ -1,0 +1,44 @@
+"""At most one engine at a time: SGLang's shutdown kills every child of its process."""
+
+from typing import Any
+
+import pytest
+from tiny_models import tokenizer_path
+
+from soft_sglang import Engine
+
+
+class EngineHouse:
+    """Starts engines as asked, keeping the last one for whoever asks for the same."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._engine: Any = None
+
+    def get(self, model: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
+        """A running engine of a tiny model in float32, with these arguments."""
+        key = repr((model, environment, arguments))
+        if key != self._key:
+            self.close()
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (environment or {}).items():
+                    patch.setenv(name, value)
+                self._engine = Engine(
+                    model_path=model,
+                    tokenizer_path=tokenizer_path(model),
+                    dtype="float32",
+                    random_seed=0,
+                    **arguments,
+                )
+            self._key = key
+        return self._engine
+
+    def close(self) -> None:
+        """Shut the running engine down."""
+        if self._engine is not None:
+            self._engine.shutdown()
+        self._engine = self._key = None
+
+
+PAGED = {"TRITON_INTERPRET": "1"}
+"""Environment for page sizes above 1 on a CPU: SGLang's paged allocator is a Triton kernel."""

@@ -1,0 +1,129 @@
+"""Loading the plugin: the supported SGLang, and every patch active or no start."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from soft_sglang.compatibility import check_sglang_version
+from soft_sglang.patches import plugin
+from soft_sglang.patches.record import When, patch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """SGLang's hook registry, put back afterwards."""
+    plugin.load()
+    from sglang.srt.plugins.hook_registry import HookRegistry
+
+    hooks = HookRegistry._hooks.copy()  # a defaultdict
+    monkeypatch.setattr(HookRegistry, "_hooks", hooks)
+    monkeypatch.setattr(HookRegistry, "_patched", set(HookRegistry._patched))
+    return HookRegistry
+
+
+def _patch_of(target):
+    @patch(target, When.AFTER, why="", how="", upstream="", fingerprint="")
+    def hook(result):
+        return result
+
+    return hook
+
+
+@pytest.mark.parametrize("version", ["0.5.21", "0.5.21.post1"])
+def test_supported_version(monkeypatch, version):
+    monkeypatch.setattr(metadata, "version", lambda _name: version)
+    assert check_sglang_version() == version
+
+
+@pytest.mark.parametrize("version", ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.22", "1.0"])
+def test_unsupported_version(monkeypatch, version):
+    monkeypatch.setattr(metadata, "version", lambda _name: version)
+    with pytest.raises(SystemExit, match=rf"0\.5\.21.*but {version} is installed"):
+        plugin.load()
+
+
+def test_missing_sglang(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(SystemExit, match="SGLang is not installed"):
+        plugin.load()
+
+
+def test_loading_twice_applies_once(registry):
+    before = {target: len(hooks) for target, hooks in registry._hooks.items()}
+    plugin.load()
+    assert {target: len(hooks) for target, hooks in registry._hooks.items()} == before
+
+
+@pytest.mark.parametrize("target", ["no_such_module.f", "server_args.ServerArgs.no_such_method"])
+def test_patch_without_a_target_stops_the_process(monkeypatch, registry, target):
+    patches = [*plugin.all_patches(), _patch_of(target)]
+    monkeypatch.setattr(plugin, "all_patches", lambda: patches)
+    with pytest.raises(SystemExit, match=rf"not active.*sglang\.srt\.{target}$"):
+        plugin.load()
+
+
+def test_error_while_loading_stops_the_process(monkeypatch):
+    def fail():
+        raise ImportError("no module named x")
+
+    monkeypatch.setattr(plugin, "all_patches", fail)
+    with pytest.raises(SystemExit, match=r"could not be loaded.*no module named x"):
+        plugin.load()
+
+
+def test_inactive_patch_is_named(registry):
+    patches = plugin.all_patches()
+    plugin.check_active(patches)
+    registry._patched.discard(patches[3].target)
+    with pytest.raises(SystemExit, match=f"{patches[3].target}$"):
+        plugin.check_active(patches)
+
+
+def test_patch_on_a_function_that_another_plugin_patched_before(registry, monkeypatch):
+    from sglang.srt.utils import common
+
+    monkeypatch.setattr(common, "is_hip", common.is_hip)  # put back afterwards
+    target = "sglang.srt.utils.common.is_hip"
+    registry.register(target, lambda result: result)
+    registry.apply_hooks()
+    patches = [*plugin.all_patches(), _patch_of("utils.common.is_hip")]
+    monkeypatch.setattr(plugin, "all_patches", lambda: patches)
+    with pytest.raises(SystemExit, match=f"another plugin.*{target}"):
+        plugin.load()
+
+
+def test_every_patch_is_documented_and_was_written_against_the_installed_sglang(tmp_path):
+    run = subprocess.run(
+        [sys.executable, ROOT / "scripts/check_patches.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    patches = plugin.all_patches()
+    for known in patches:
+        assert f"{known.target}  [{known.when.value}, same]" in run.stdout
+        assert known.why and known.how and known.upstream
+    assert run.stdout.splitlines()[-1] == f"{len(patches)} patches, 0 drifted or gone"
+    assert len({known.target for known in patches}) == len(patches) > 20
+
+
+def test_drifted_and_gone_targets_are_reported(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import check_patches
+
+    changed = [_patch_of("server_args.ServerArgs.add_cli_args"), _patch_of("no_such_module.f")]
+    monkeypatch.setattr(check_patches, "all_patches", lambda: changed)
+    assert check_patches.main([]) == 1
+    output = capsys.readouterr().out
+    assert "ServerArgs.add_cli_args  [after, drifted]" in output
+    assert "no_such_module.f  [after, gone]" in output
