@@ -73,6 +73,8 @@ def _apply(patches: list[Patch]) -> None:
     for patch in patches:
         registered = [hook for _, hook, _ in HookRegistry._hooks.get(patch.target, [])]
         if patch.hook not in registered:
+            if patch.target in HookRegistry._patched:  # SGLang would skip it
+                raise RuntimeError(f"another plugin was the first to patch {patch.target}")
             HookRegistry.register(patch.target, patch.hook, HookType(patch.when.value))
     HookRegistry.apply_hooks()
 

@@ -3,19 +3,25 @@
 from soft_sglang.bundled import MODEL_PATH, REASONING_PARSER
 from soft_sglang.cpu.defaults import cpu_defaults
 
-_MODEL_FLAGS = ("--model-path", "--model", "--config")
+_MODEL_FLAGS = ("--model-path", "--model")
+_CONFIG_FLAG = "--config"
 
 
 def with_defaults(argv: list[str], on_cpu: bool) -> list[str]:
     """The command line with defaults for the model and, on a CPU, for the engine."""
     argv = list(argv)
-    if not any(_gives(argv, flag) for flag in _MODEL_FLAGS):
+    if not any(_gives(argv, flag) for flag in (*_MODEL_FLAGS, _CONFIG_FLAG)):
         argv += ["--model-path", MODEL_PATH]
         argv += _missing(argv, {"served_model_name": "soft-sglang-bundled"})
         argv += _missing(argv, {"reasoning_parser": REASONING_PARSER})
     if on_cpu:
-        argv += _missing(argv, cpu_defaults(_value(argv, "--model-path") or MODEL_PATH))
+        argv += _missing(argv, cpu_defaults(_model(argv)))
     return argv
+
+
+def _model(argv: list[str]) -> str:
+    """The model, or an empty string if a file names it."""
+    return next((model for flag in _MODEL_FLAGS if (model := _value(argv, flag))), "")
 
 
 def _flag(name: str) -> str:
