@@ -99,7 +99,7 @@ def find_input_embedding(model: torch.nn.Module) -> Any:
     """The module that embeds a model's input ids.
 
     Raises:
-        UnsupportedModelError: there is none, or more than one candidate.
+        UnsupportedModelError: there is none, or more than one candidate, or LoRA changes it.
     """
     from sglang.srt.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 
@@ -119,6 +119,8 @@ def find_input_embedding(model: torch.nn.Module) -> Any:
                 f"{len(largest)} candidates."
             )
         layer = largest[0]
-    while hasattr(layer, "base_layer"):
-        layer = layer.base_layer
+    if hasattr(layer, "base_layer"):
+        raise UnsupportedModelError(
+            "soft-sglang does not support LoRA on the input embedding (embed_tokens)."
+        )
     return layer

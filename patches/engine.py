@@ -4,7 +4,8 @@ from typing import Any
 
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler import HANDSHAKE, UNSUPPORTED
-from soft_sglang.patches.server_args import unsupported_mode
+from soft_sglang.patches.server_args import options_of, unsupported_mode
+from soft_sglang.patches.tokenizer_manager import think_end_id
 
 
 @patch(
@@ -33,3 +34,9 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         reasons = [f"this server runs with {mode}"] if mode else []
         reasons += [info[UNSUPPORTED] for info in scheduler_infos if info[UNSUPPORTED]]
         tokenizer_manager.soft_thinking_unsupported = reasons[0] if reasons else None
+        options = options_of(server_args)
+        if options.enable_soft_thinking:
+            try:
+                think_end_id(tokenizer_manager, options.think_end_str)
+            except ValueError as error:
+                raise SystemExit(f"soft-sglang: {error}") from None

@@ -81,7 +81,8 @@ def attach_soft_batch(
         resumed = _resumed_inputs(prefilled, batch.prefix_lens, batch.extend_lens, table.device)
         inputs += [] if resumed is None else [resumed]
     if decoding:
-        inputs.append(_decode_inputs(forward_batch, plan, len(prefilled)))
+        decoded = _decode_inputs(forward_batch, plan, len(prefilled))
+        inputs += [] if decoded is None else [decoded]
     forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs))
 
 
@@ -99,9 +100,8 @@ def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
 
 def _row_start(req: Any) -> RowStart:
     trace, slot = trace_of(req), req.kv.req_pool_idx
-    goes_on = req.extend_range.end < len(req.full_untruncated_fill_ids)
-    if trace is None or goes_on:
-        return RowStart(slot, None)
+    if trace is None or req.extend_range.end < len(req.full_untruncated_fill_ids):
+        return RowStart(slot, None)  # discrete, or a prefill that goes on
     return trace.row_start(slot, emitted=len(req.output_ids))
 
 
@@ -134,13 +134,16 @@ def _resumed_inputs(
     return ConceptInputs(positions, mixtures=(ids.to(device), weights.to(device)))
 
 
-def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> ConceptInputs:
+def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> ConceptInputs | None:
     """The rows of a decode batch, or the decode tail of a mixed one, in the flat input."""
     slots = forward_batch.req_pool_indices
     if not prefilled:
         rows = plan.index
         return ConceptInputs(rows, slots if rows is None else slots[rows])
     tail = [row for row in plan.positions if row >= prefilled]
-    rows = torch.tensor(tail, dtype=torch.int64).to(slots.device)
+    if not tail:
+        return None
+    host = torch.tensor(tail, dtype=torch.int64, pin_memory=slots.is_cuda)
+    rows = host.to(slots.device, non_blocking=True)
     first = forward_batch.input_ids.shape[0] - slots.shape[0]
     return ConceptInputs(rows + first, slots[rows])

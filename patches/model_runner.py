@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.patches.embedding import ConceptEmbedding, UnsupportedModelError
+from soft_sglang.patches.embedding import ConceptEmbedding
 from soft_sglang.patches.forward_batch import soft_batch_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.sampler import SamplingStep
-from soft_sglang.patches.server_args import options_of
+from soft_sglang.patches.server_args import options_of, unsupported_mode
 
 
 class SoftRuntime:
@@ -34,7 +34,7 @@ class SoftRuntime:
 )
 def create_runtime(_result: None, self: Any) -> None:
     """Create the runtime of a target model's runner."""
-    if self.is_draft_worker or not self.is_generation:
+    if self.is_draft_worker or not self.is_generation or unsupported_mode(self.server_args):
         return
     if getattr(self, "decode_cuda_graph_runner", None) is not None:
         raise RuntimeError(
@@ -43,9 +43,10 @@ def create_runtime(_result: None, self: Any) -> None:
         )
     try:
         self.soft_thinking = SoftRuntime(self)
-    except UnsupportedModelError as error:
+    except Exception as error:
         if options_of(self.server_args).required:
             raise
+        # the server was not started for soft thinking: only requests that ask for it fail
         self.soft_thinking_unsupported = str(error)
 
 

@@ -15,7 +15,8 @@ from soft_sglang.patches.request import trace_of
     "mem_cache.common.release_kv_cache",
     When.AROUND,
     why="A finished request's whole sequence is inserted.",
-    how="Other trees than SGLang's own, whose insertion is limited below, insert nothing.",
+    how="Other trees than SGLang's own, whose insertion is limited below, insert nothing: a "
+    "subclass may store what it is given elsewhere.",
     upstream="A per-request limit of the insertion would replace it.",
     fingerprint="dceef436a0eb5a54",
 )
@@ -25,7 +26,7 @@ def release_without_concepts(
     """Release a request's key-value pairs."""
     from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
-    if trace_of(req) is not None and not isinstance(tree_cache, UnifiedRadixCache):
+    if trace_of(req) is not None and type(tree_cache) is not UnifiedRadixCache:
         is_insert = False
     original(req, tree_cache, is_insert)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from soft_sglang.concept_table import AnswerSampling
-from soft_sglang.parameters import REQUEST_KEY, SoftThinkingParams
+from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
 from soft_sglang.patches.record import When, patch
 from soft_sglang.trace import RequestTrace
 
@@ -27,7 +27,8 @@ def trace_of(req: Any) -> RequestTrace | None:
 def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     """Attach a trace to a soft request."""
     sampling = self.sampling_params
-    wire = (sampling.custom_params or {}).get(REQUEST_KEY)
+    custom = sampling.custom_params
+    wire = custom.get(WIRE_KEY) if isinstance(custom, dict) else None
     if wire is None:
         return
     params = SoftThinkingParams.from_wire(wire)
@@ -50,7 +51,10 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
 def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any) -> int:
     """Cap the prefix match of a soft request."""
     trace = trace_of(self)
-    return max_prefix_len if trace is None else min(max_prefix_len, trace.prompt_len)
+    if trace is None:
+        return max_prefix_len
+    trace.prompt_len = len(self.origin_input_ids)  # padded or truncated since the request came
+    return min(max_prefix_len, trace.prompt_len)
 
 
 def _answer_sampling(params: SoftThinkingParams) -> AnswerSampling:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from soft_sglang.answer import accumulate, chunk
-from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, SoftRequest, read_request
+from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.server_args import options_of
 
@@ -29,39 +29,48 @@ _ANSWER = "soft_thinking"
 )
 def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     """Replace the raw parameters of soft thinking by complete ones."""
+    sampling = {**_preferred(self), **(obj.sampling_params or {})}
+    flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
+    outer = sampling.pop(REQUEST_KEY, None)
+    inner = None
+    custom = sampling.get("custom_params")
+    if isinstance(custom, dict) and custom.keys() & {REQUEST_KEY, WIRE_KEY}:
+        inner = custom.get(REQUEST_KEY)
+        custom = {k: v for k, v in custom.items() if k not in (REQUEST_KEY, WIRE_KEY)}
+        sampling["custom_params"] = custom or None
+    obj.sampling_params = sampling
     if not hasattr(obj, "return_logprob"):  # an embedding request
         return
-    sampling = dict(obj.sampling_params or {})
-    preferred = self.preferred_sampling_params or {}
-    flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
-    flat = {name: value for name, value in flat.items() if value is not None}
-    custom = sampling.get("custom_params") or {}
-    if not isinstance(custom, dict):
-        raise ValueError(f"custom_params must be an object, got {type(custom).__name__}.")
-    custom = dict(custom)
-    inner = custom.pop(REQUEST_KEY, None)
-    outer = sampling.pop(REQUEST_KEY, None)
     if inner is not None and outer is not None and inner != outer:
         raise ValueError(
             f"{REQUEST_KEY} is given twice: in sampling_params and in custom_params; give it once."
         )
+    flat = {name: value for name, value in flat.items() if value is not None}
     soft = read_request(inner if outer is None else outer, flat, options_of(self.server_args))
-    if soft is not None:
-        own = {**preferred, **sampling}
-        reason = getattr(self, "soft_thinking_unsupported", None)
-        if reason is not None:
-            raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
-        _refuse_unsupported(obj, own)
-        seed = own.get("sampling_seed")
-        params = soft.resolve(
-            think_end_id=_think_end_id(self, soft),
-            seed=secrets.randbelow(_INT64) if seed is None else _checked_seed(seed),
-            own=own,
-        )
-        custom[REQUEST_KEY] = params.to_wire()
-    if custom or sampling.get("custom_params") is not None:
-        sampling["custom_params"] = custom or None
-    obj.sampling_params = sampling
+    if soft is None:
+        return
+    reason = getattr(self, "soft_thinking_unsupported", None)
+    if reason is not None:
+        raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
+    _refuse_unsupported(obj, sampling)
+    seed = sampling.get("sampling_seed")
+    params = soft.resolve(
+        think_end_id=think_end_id(self, soft.think_end_str),
+        seed=secrets.randbelow(_INT64) if seed is None else _checked_seed(seed),
+        own=sampling,
+    )
+    sampling["custom_params"] = {**(custom or {}), WIRE_KEY: params.to_wire()}
+
+
+def _preferred(manager: Any) -> dict[str, Any]:
+    """The server's preferred sampling parameters, ours included; SGLang keeps only its own."""
+    if not hasattr(manager, "soft_thinking_preferred"):
+        preferred = dict(manager.preferred_sampling_params or {})
+        manager.soft_thinking_preferred = preferred
+        own = {k: v for k, v in preferred.items() if k != REQUEST_KEY and k not in FLAT_NAMES}
+        manager.preferred_sampling_params = own or None
+    result: dict[str, Any] = manager.soft_thinking_preferred
+    return result
 
 
 @patch(
@@ -75,11 +84,12 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
 def number_samples(self: Any, tokenized_obj: Any) -> None:
     """Give every sample of a request its own noise seed."""
     sampling: Any = tokenized_obj.sampling_params
-    shared = (sampling.custom_params or {}).get(REQUEST_KEY)
+    custom = sampling.custom_params
+    shared = custom.get(WIRE_KEY) if isinstance(custom, dict) else None
     if shared is None or sampling.n == 1 or sampling.max_new_tokens == 0:
         return
     own = copy.copy(sampling)
-    own.custom_params = {**sampling.custom_params, REQUEST_KEY: dict(shared)}
+    own.custom_params = {**custom, WIRE_KEY: dict(shared)}
     tokenized_obj.sampling_params = own
     shared["seed"] = _wrapped(shared["seed"] + 1)
 
@@ -170,19 +180,25 @@ def _wrapped(seed: int) -> int:
     return (seed + _INT64) % (2 * _INT64) - _INT64
 
 
-def _think_end_id(manager: Any, soft: SoftRequest) -> int:
+def think_end_id(manager: Any, text: str) -> int:
     """Id of the think-end token.
 
     Raises:
         ValueError: the string is not one token of the vocabulary, or there is no tokenizer.
     """
-    text, tokenizer = soft.think_end_str, manager.tokenizer
+    tokenizer = manager.tokenizer
     if tokenizer is None:
         raise ValueError(f"{REQUEST_KEY} needs a tokenizer; the server runs without one.")
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) != 1 or ids[0] == getattr(tokenizer, "unk_token_id", None):
+    problem = None
+    if len(ids) != 1:
+        problem = f"{len(ids)} tokens"
+    elif ids[0] == getattr(tokenizer, "unk_token_id", None):
+        problem = "unknown"
+    elif ids[0] >= manager.model_config.vocab_size:
+        problem = "beyond the model's vocabulary"
+    if problem is not None:
         raise ValueError(
-            f"think_end_str must be one token of the vocabulary, but {text!r} is "
-            f"{'unknown' if len(ids) == 1 else f'{len(ids)} tokens'}."
+            f"think_end_str must be one token of the vocabulary, but {text!r} is {problem}."
         )
     return ids[0]

@@ -14,6 +14,9 @@ NOISES = ("none", "gumbel", "dirichlet")
 REQUEST_KEY = "soft_thinking"
 """The field of a request that asks for soft thinking, and of its answer."""
 
+WIRE_KEY = "__soft_thinking__"
+"""Key of ``custom_params`` under which complete parameters travel; requests cannot write it."""
+
 _INT32_MAX = 2**31 - 1
 _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 """SGLang's."""
