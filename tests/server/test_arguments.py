@@ -14,17 +14,22 @@ from soft_sglang.options import ServerOptions
 from soft_sglang.server.arguments import with_defaults
 
 REFUSED_STARTS = {
-    "max-topk 0": (["--max-topk", "0"], ["max_topk must be an integer from 1 to 1024", "got 0"]),
-    "max-topk 5000": (["--max-topk", "5000"], ["max_topk must be", "1 to 1024", "got 5000"]),
-    "max-topk x": (["--max-topk", "x"], ["--max-topk", "'x'"]),
-    "think-end-str empty": (["--think-end-str", ""], ["think_end_str must be a non-empty string"]),
+    "max-topk": (["--max-topk", "0"], ["max_topk must be an integer from 1 to 1024", "got 0"]),
+    "think-end-str": (["--think-end-str", ""], ["think_end_str must be a non-empty string"]),
     "speculative": (
         ["--enable-soft-thinking", "--speculative-algorithm", "NGRAM"],
         ["soft-sglang does not support", "--speculative-algorithm", "sglang serve"],
     ),
-    "pp-size": (["--pp-size", "2"], ["soft-sglang does not support", "--pp-size"]),
 }
 """By name: flags, and what the message must contain."""
+
+REFUSED_VALUES = {
+    "max-topk 5000": (["--max-topk", "5000"], "max_topk must be an integer from 1 to 1024"),
+    "max-topk -1": (["--max-topk", "-1"], "max_topk must be an integer from 1 to 1024"),
+    "max-topk x": (["--max-topk", "x"], "argument --max-topk: invalid int value"),
+    "think-end-str": (["--think-end-str="], "think_end_str must be a non-empty string"),
+}
+"""The same, within this process."""
 
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
@@ -54,9 +59,20 @@ def refused_starts(tmp_path_factory):
             check=False,
         )
 
-    with ThreadPoolExecutor(3) as threads:
+    with ThreadPoolExecutor() as threads:
         runs = {name: threads.submit(start, flags) for name, (flags, _) in REFUSED_STARTS.items()}
     return {name: run.result() for name, run in runs.items()}
+
+
+@pytest.fixture
+def parsed():
+    """From flags to SGLang's server arguments."""
+    from soft_sglang.patches import plugin
+
+    plugin.load()
+    from sglang.srt.server_args import prepare_server_args
+
+    return lambda flags: prepare_server_args(with_defaults(flags, on_cpu=True))
 
 
 @pytest.mark.parametrize("name", REFUSED_STARTS)
@@ -69,15 +85,20 @@ def test_server_does_not_start(refused_starts, name):
     assert "Load weight" not in run.stderr
 
 
+@pytest.mark.parametrize("name", REFUSED_VALUES)
+def test_value_is_refused(name, parsed, capsys):
+    flags, message = REFUSED_VALUES[name]
+    with pytest.raises(SystemExit) as caught:
+        parsed(flags)
+    assert caught.value.code not in (0, None)
+    assert message in f"{caught.value.code}{capsys.readouterr().err}"
+
+
 @pytest.mark.parametrize("flag", UNSUPPORTED)
-def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag):
-    from soft_sglang.patches import plugin
+def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag, parsed):
     from soft_sglang.patches.server_args import attach_options, options_of, refuse_unsupported
 
-    plugin.load()
-    from sglang.srt.server_args import prepare_server_args
-
-    arguments = prepare_server_args(with_defaults(UNSUPPORTED[flag], on_cpu=True))
+    arguments = parsed(UNSUPPORTED[flag])
     refuse_unsupported(None, arguments)
     attach_options(arguments, replace(options_of(arguments), required=True))
     with pytest.raises(ValueError, match=flag):
@@ -85,16 +106,11 @@ def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag):
 
 
 @pytest.mark.parametrize("flags", [[], ["--enable-soft-thinking", "--max-topk", "7"]], ids=str)
-def test_flags_reach_the_server(flags):
-    from soft_sglang.patches import plugin
+def test_flags_reach_the_server(flags, parsed):
     from soft_sglang.patches.server_args import options_of
 
-    plugin.load()
-    from sglang.srt.server_args import prepare_server_args
-
-    options = options_of(prepare_server_args(with_defaults(flags, on_cpu=True)))
     expected = ServerOptions(enable_soft_thinking=True, max_topk=7, required=True)
-    assert options == (expected if flags else ServerOptions())
+    assert options_of(parsed(flags)) == (expected if flags else ServerOptions())
 
 
 def _value(argv, flag):
