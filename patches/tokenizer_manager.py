@@ -49,6 +49,8 @@ def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
     soft = read_request(inner if outer is None else outer, flat, options_of(self.server_args))
     if soft is None:
         return
+    if custom is not None and not isinstance(custom, dict):
+        raise ValueError(f"custom_params must be an object, got {type(custom).__name__}.")
     reason = getattr(self, "soft_thinking_unsupported", None)
     if reason is not None:
         raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
