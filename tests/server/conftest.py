@@ -1,5 +1,6 @@
 """One running server on the bundled model for the tests of this folder."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ READY_WITHIN = 300
 STOPPED_WITHIN = 60
 """Seconds."""
 LOG = pytest.StashKey[Path]()
+_PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -37,6 +39,7 @@ class Server:
                 # not the repository's root: its ./kernels would hide a package of that name
                 cwd=folder,
                 start_new_session=True,
+                preexec_fn=_end_with_pytest,
             )
 
     @property
@@ -67,6 +70,11 @@ class Server:
                 self._process.wait(STOPPED_WITHIN)
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+
+
+def _end_with_pytest() -> None:
+    """Let the kernel end this process when pytest is killed, which runs no teardown."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:

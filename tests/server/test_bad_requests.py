@@ -96,8 +96,16 @@ GENERATE_ONLY = {
         {},
         ["soft_thinking is given twice", "custom_params"],
     ),
-    "custom_params number": ({"custom_params": 5}, {}, ["custom_params must be an object"]),
-    "custom_params string": ({"custom_params": "ab"}, {}, ["custom_params must be an object"]),
+    "custom_params number": (
+        {"soft_thinking": True, "custom_params": 5},
+        {},
+        ["custom_params must be an object", "int"],
+    ),
+    "custom_params string": (
+        {"soft_thinking": True, "custom_params": "ab"},
+        {},
+        ["custom_params must be an object", "str"],
+    ),
     "beam_width": (
         {"soft_thinking": True, "beam_width": 2},
         {},
