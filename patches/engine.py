@@ -3,9 +3,9 @@
 from typing import Any
 
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import HANDSHAKE, UNSUPPORTED
+from soft_sglang.patches.scheduler import HANDSHAKE, problem_of
 from soft_sglang.patches.server_args import options_of, unsupported_mode
-from soft_sglang.patches.tokenizer_manager import think_end_id
+from soft_sglang.patches.tokenizer_requests import think_end_id
 
 
 @patch(
@@ -21,19 +21,20 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
     from soft_sglang import __version__
 
     tokenizer_manager, scheduler_infos = result[0], result[3].scheduler_infos
-    if server_args.dp_size > 1:  # the controller in between does not hand the message on
+    ask_later = server_args.dp_size > 1  # the controller in between does not hand the message on
+    if ask_later:
         scheduler_infos = []
     for info in scheduler_infos:
         if info.get(HANDSHAKE) != __version__:
-            raise SystemExit(
-                "soft-sglang: a scheduler process runs without the plugin "
-                f"({info.get(HANDSHAKE, 'not loaded')} instead of {__version__})."
-            )
+            raise SystemExit(f"soft-sglang: {problem_of(info)}.")
     if tokenizer_manager is not None:
         mode = unsupported_mode(server_args)
-        reasons = [f"this server runs with {mode}"] if mode else []
-        reasons += [info[UNSUPPORTED] for info in scheduler_infos if info[UNSUPPORTED]]
-        tokenizer_manager.soft_thinking_unsupported = reasons[0] if reasons else None
+        problems = [
+            f"this server runs with {mode}" if mode else None,
+            *map(problem_of, scheduler_infos),
+        ]
+        tokenizer_manager.soft_thinking_unsupported = next(filter(None, problems), None)
+        tokenizer_manager.soft_thinking_ask_schedulers = ask_later
         options = options_of(server_args)
         if options.enable_soft_thinking:
             try:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
+from soft_sglang.patches.metrics import active_metrics
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.request import trace_of
+from soft_sglang.trace import RequestTrace
 
 
 @patch(
@@ -39,10 +41,26 @@ def add_reports(
     if all(trace is None for trace in traces):
         return fields
     reports = [
-        None if trace is None else trace.report(_end_of(req) if req.finished() else None)
-        for req, trace in zip(reqs, traces, strict=True)
+        None if t is None else final_report(req, t) if req.finished() else t.report(None)
+        for req, t in zip(reqs, traces, strict=True)
     ]
     return {**fields, REQUEST_KEY: reports}
+
+
+def final_report(req: Any, trace: RequestTrace, end: str | None = None) -> dict[str, Any]:
+    """The last report of a soft request that has ended; counts it.
+
+    Args:
+        req: the scheduler's request.
+        trace: its trace.
+        end: why it ended; default: its finish reason says.
+    """
+    report = trace.report(_end_of(req) if end is None else end)
+    assert report is not None
+    metrics = active_metrics()
+    if metrics is not None:
+        metrics.request_ended(report["end"], report["steps"])
+    return report
 
 
 def _end_of(req: Any) -> str:

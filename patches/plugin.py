@@ -10,7 +10,9 @@ def _modules() -> list[ModuleType]:
     from soft_sglang.patches import (
         engine,
         forward_batch,
+        http_server,
         logprob_processor,
+        metrics,
         model_runner,
         openai_chat,
         openai_completions,
@@ -23,13 +25,15 @@ def _modules() -> list[ModuleType]:
         sampling_batch,
         scheduler,
         server_args,
-        tokenizer_manager,
+        tokenizer_answers,
+        tokenizer_requests,
     )
 
     return [
         server_args,
         openai_protocol,
-        tokenizer_manager,
+        tokenizer_requests,
+        tokenizer_answers,
         openai_chat,
         openai_completions,
         request,
@@ -42,7 +46,9 @@ def _modules() -> list[ModuleType]:
         prefix_cache,
         prefill_graph,
         scheduler,
+        metrics,
         engine,
+        http_server,
     ]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
+from soft_sglang.patches.metrics import active_metrics
 from soft_sglang.patches.record import When, patch
 from soft_sglang.trace import RequestTrace
 
@@ -38,6 +39,9 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
         answer=_answer_sampling(params),
         top_k=sampling.top_k,
     )
+    metrics = active_metrics()
+    if metrics is not None:
+        metrics.request_arrived()
 
 
 @patch(

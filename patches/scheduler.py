@@ -1,8 +1,12 @@
-"""Scheduler: tells its parent that the patches are active in its process."""
+"""Scheduler: tells that the patches are active in its process, and how aborted requests ended."""
 
+import json
 from typing import Any
 
+from soft_sglang.parameters import REQUEST_KEY
+from soft_sglang.patches.output_streamer import final_report
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.request import trace_of
 
 HANDSHAKE = "soft_thinking"
 """Key of the plugin's version in the scheduler's start message."""
@@ -20,7 +24,51 @@ UNSUPPORTED = "soft_thinking_unsupported"
 )
 def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
     """Announce the plugin to the parent process."""
+    return {**info, **_announcement(self)}
+
+
+@patch(
+    "managers.scheduler.Scheduler.get_internal_state",
+    When.AFTER,
+    why="With --dp-size above 1 the start messages end at a controller in between.",
+    how="Adds the same to the internal state, which the parent can ask every scheduler for.",
+    upstream="As for get_init_info.",
+    fingerprint="f3c646486e4a82be",
+)
+def announce_on_request(output: Any, self: Any, *_args: Any) -> None:
+    """Announce the plugin to whoever asks for the internal state."""
+    output.internal_state.update(_announcement(self))
+
+
+def _announcement(scheduler: Any) -> dict[str, Any]:
     from soft_sglang import __version__
 
-    reason = getattr(self.tp_worker.model_runner, UNSUPPORTED, None)
-    return {**info, HANDSHAKE: __version__, UNSUPPORTED: reason}
+    reason = getattr(scheduler.tp_worker.model_runner, UNSUPPORTED, None)
+    return {HANDSHAKE: __version__, UNSUPPORTED: reason}
+
+
+def problem_of(announcement: dict[str, Any]) -> str | None:
+    """Why a scheduler cannot serve soft requests, None if it can."""
+    from soft_sglang import __version__
+
+    if announcement.get(HANDSHAKE) != __version__:
+        loaded = announcement.get(HANDSHAKE, "not loaded")
+        return f"a scheduler process runs without the plugin ({loaded} instead of {__version__})"
+    reason: str | None = announcement[UNSUPPORTED]
+    return reason
+
+
+@patch(
+    "managers.scheduler._make_abort_req",
+    When.AFTER,
+    why="A request that is aborted in the queue passes no output streamer; it may have run before.",
+    how="Its last report travels in the message's reason, as JSON: only scalars may.",
+    upstream="Not applicable.",
+    fingerprint="441432a6639f1ddd",
+)
+def report_abort(message: Any, req: Any, *_args: Any, **_kwargs: Any) -> None:
+    """Add the last report of a soft request."""
+    trace = trace_of(req)
+    if trace is not None:
+        report = json.dumps(final_report(req, trace, end="abort"))
+        message.finished_reason = {**(message.finished_reason or {}), REQUEST_KEY: report}

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 
 from soft_sglang.concept_sampler import StepOutput
+from soft_sglang.patches.metrics import active_metrics
 from soft_sglang.patches.request import trace_of
+from soft_sglang.state_machine import Phase
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,22 @@ class HostOutput:
         entropy = self.output.entropy.tolist()
         proposal = self.output.proposal.tolist()
         allowed = self.output.think_end_allowed.tolist()
+        counted: list[float] = []
+        cold_stops = 0
         for row, position in enumerate(self.positions):
             commit, trace = commits[position], trace_of(batch.reqs[position])
-            if commit is not None and trace is not None:
-                trace.commit(
-                    commit.token_ids[0],
-                    ids[row],
-                    weights[row],
-                    entropy[row],
-                    proposal[row],
-                    allowed[row],
-                )
+            if commit is None or trace is None or trace.state.phase is not Phase.THINKING:
+                continue
+            trace.commit(
+                commit.token_ids[0],
+                ids[row],
+                weights[row],
+                entropy[row],
+                proposal[row],
+                allowed[row],
+            )
+            counted.append(entropy[row])
+            cold_stops += trace.state.cold_stopped
+        metrics = active_metrics()
+        if metrics is not None:
+            metrics.steps_committed(counted, cold_stops)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from soft_sglang.patches import plugin
 from soft_sglang.patches.server_args import attach_options, options_of
 from soft_sglang.server.arguments import with_defaults
+from soft_sglang.server.redaction import hide_in_logs
 
 
 def run(argv: list[str], on_cpu: bool) -> None:
@@ -27,6 +28,7 @@ def run(argv: list[str], on_cpu: bool) -> None:
     load_plugins()  # the others that are installed
     server_args = prepare_server_args(with_defaults(argv, on_cpu))
     attach_options(server_args, replace(options_of(server_args), required=True))
+    hide_in_logs([server_args.api_key, server_args.admin_api_key])
     try:
         run_server(server_args)
     finally:

@@ -17,18 +17,21 @@ def accumulate(answer: dict[str, Any] | None, report: Mapping[str, Any]) -> dict
     return answer
 
 
-def chunk(answer: Mapping[str, Any], told: int) -> tuple[dict[str, Any], int]:
+def chunk(
+    answer: Mapping[str, Any], told: int, up_to: int | None = None
+) -> tuple[dict[str, Any], int]:
     """One stream chunk's own part of an accumulated answer.
 
     Args:
         answer: as accumulated so far.
         told: number of concepts that earlier chunks carried.
+        up_to: number of concepts that may be told by now; default: all.
 
     Returns:
         The chunk's part and the new number.
     """
     part = dict(answer)
     if "concepts" in part:
-        part["concepts"] = part["concepts"][told:]
-        told = len(answer["concepts"])
+        part["concepts"] = part["concepts"][told:up_to]
+        told += len(part["concepts"])
     return part, told

@@ -40,6 +40,15 @@ _TYPE_CHECKS: dict[Kind, Callable[[Any], bool]] = {
 }
 
 
+_JSON_TYPES = {
+    Kind.BOOLEAN: "boolean",
+    Kind.INTEGER: "integer",
+    Kind.NUMBER: "number",
+    Kind.TEXT: "string",
+    Kind.CHOICE: "string",
+}
+
+
 @dataclass(frozen=True)
 class Field:
     """Description of one field.
@@ -49,6 +58,7 @@ class Field:
         above: exclusive lower bound of a number.
         choices: allowed values of a CHOICE.
         also: a value outside the bounds that is allowed too.
+        default: value where a request gives none; None: it depends.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Field:
     above: float | None = None
     choices: tuple[str, ...] = ()
     also: float | None = None
+    default: Any = None
 
     def check(self, value: Any) -> None:
         """Raise ValueError, naming the field and what is allowed, unless ``value`` is."""
@@ -80,6 +91,21 @@ class Field:
         if self.also is not None:
             words += f" (or {_number(self.also)})"
         return words
+
+    def schema(self) -> dict[str, Any]:
+        """What a request may say, as JSON Schema; null stands for the default."""
+        schema: dict[str, Any] = {"type": [_JSON_TYPES[self.kind], "null"]}
+        bounds = {"minimum": self.low, "maximum": self.high, "exclusiveMinimum": self.above}
+        schema.update({name: bound for name, bound in bounds.items() if bound is not None})
+        if self.choices:
+            schema["enum"] = [*self.choices, None]
+        if self.kind is Kind.TEXT:
+            schema["minLength"] = 1
+        if self.also is not None:
+            schema = {"anyOf": [schema, {"const": self.also}]}
+        if self.default is not None:
+            schema["default"] = self.default
+        return schema
 
     def _in_bounds(self, value: Any) -> bool:
         if self.kind is Kind.CHOICE:

@@ -5,6 +5,7 @@ The names are those of the public implementation of arXiv 2505.15778.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from soft_sglang.fields import Field, Kind
@@ -22,24 +23,36 @@ _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.
 """SGLang's."""
 
 
-def request_fields(options: ServerOptions) -> dict[str, Field]:
+@cache
+def request_fields(options: ServerOptions) -> Mapping[str, Field]:
     """Every parameter of a request and what it may be, by name."""
     fields = (
-        Field("enabled", Kind.BOOLEAN),
-        Field("max_topk", Kind.INTEGER, low=1, high=options.max_topk),
-        Field("early_stopping_entropy_threshold", Kind.NUMBER, low=0, high=1e6),
-        Field("early_stopping_length_threshold", Kind.INTEGER, low=1, high=_INT32_MAX),
-        Field("think_end_str", Kind.TEXT),
+        Field("enabled", Kind.BOOLEAN, default=True),
+        Field("max_topk", Kind.INTEGER, low=1, high=options.max_topk, default=options.concept_size),
+        Field("early_stopping_entropy_threshold", Kind.NUMBER, low=0, high=1e6, default=0.01),
+        Field("early_stopping_length_threshold", Kind.INTEGER, low=1, high=_INT32_MAX, default=256),
+        Field("think_end_str", Kind.TEXT, default=options.think_end_str),
         Field("after_thinking_temperature", Kind.NUMBER, low=0, high=1e6),
         Field("after_thinking_top_p", Kind.NUMBER, above=0, high=1),
         Field("after_thinking_top_k", Kind.INTEGER, low=1, high=_INT32_MAX, also=-1),
         Field("after_thinking_min_p", Kind.NUMBER, low=0, high=1),
-        Field("noise", Kind.CHOICE, choices=NOISES),
-        Field("gumbel_softmax_temperature", Kind.NUMBER, low=1e-6, high=1e6),
-        Field("dirichlet_alpha", Kind.NUMBER, low=1e-6, high=1e6),
-        Field("return_concepts", Kind.BOOLEAN),
+        Field("noise", Kind.CHOICE, choices=NOISES, default=options.default_noise),
+        Field("gumbel_softmax_temperature", Kind.NUMBER, low=1e-6, high=1e6, default=0.5),
+        Field("dirichlet_alpha", Kind.NUMBER, low=1e-6, high=1e6, default=1.0),
+        Field("return_concepts", Kind.BOOLEAN, default=False),
     )
     return {field.name: field for field in fields}
+
+
+def request_schema(options: ServerOptions) -> dict[str, Any]:
+    """JSON Schema of the field ``soft_thinking`` of a request."""
+    parameters = {name: field.schema() for name, field in request_fields(options).items()}
+    return {
+        "anyOf": [
+            {"type": ["boolean", "null"]},
+            {"type": "object", "properties": parameters, "additionalProperties": False},
+        ]
+    }
 
 
 FLAT_NAMES = frozenset(request_fields(ServerOptions())) - {"enabled"}
@@ -91,31 +104,31 @@ class SoftRequest:
     @property
     def think_end_str(self) -> str:
         """The string that ends thinking."""
-        text: str = self.given.get("think_end_str", self.options.think_end_str)
+        text: str = self._value("think_end_str")
         return text
 
     def resolve(self, think_end_id: int, seed: int, own: Mapping[str, Any]) -> SoftThinkingParams:
         """Fill in the defaults; ``own`` are the request's sampling parameters."""
-        given, options = self.given, self.options
         answer: dict[str, Any] = {}
         for name, default in _SAMPLING_DEFAULTS.items():
-            value = given.get(f"after_thinking_{name}", own.get(name))
+            value = self.given.get(f"after_thinking_{name}", own.get(name))
             answer[f"after_thinking_{name}"] = default if value is None else value
         return SoftThinkingParams(
-            max_topk=given.get("max_topk", options.concept_size),
-            early_stopping_entropy_threshold=float(
-                given.get("early_stopping_entropy_threshold", 0.01)
-            ),
-            early_stopping_length_threshold=given.get("early_stopping_length_threshold", 256),
+            max_topk=self._value("max_topk"),
+            early_stopping_entropy_threshold=float(self._value("early_stopping_entropy_threshold")),
+            early_stopping_length_threshold=self._value("early_stopping_length_threshold"),
             think_end_id=think_end_id,
             seed=seed,
             **answer,
-            separate_answer=any(name in given for name in answer),
-            noise=given.get("noise", options.default_noise),
-            gumbel_softmax_temperature=float(given.get("gumbel_softmax_temperature", 0.5)),
-            dirichlet_alpha=float(given.get("dirichlet_alpha", 1.0)),
-            return_concepts=given.get("return_concepts", False),
+            separate_answer=any(name in self.given for name in answer),
+            noise=self._value("noise"),
+            gumbel_softmax_temperature=float(self._value("gumbel_softmax_temperature")),
+            dirichlet_alpha=float(self._value("dirichlet_alpha")),
+            return_concepts=self._value("return_concepts"),
         )
+
+    def _value(self, name: str) -> Any:
+        return self.given.get(name, request_fields(self.options)[name].default)
 
 
 def read_request(field: Any, flat: Mapping[str, Any], options: ServerOptions) -> SoftRequest | None:

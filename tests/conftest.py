@@ -12,6 +12,8 @@ prepare()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
+from server_process import Server  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
@@ -27,3 +29,13 @@ def tiny_model(tmp_path_factory):
         return folders[architecture]
 
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Show the end of the server's log with a failure."""
+    report = yield
+    if report.failed and Server.logs:
+        log = Server.logs[-1].read_text(errors="replace")
+        report.sections.append(("server log", log[-6000:]))
+    return report

@@ -1,4 +1,4 @@
-"""Tokenizer manager: reads what a request asks for, and assembles its answer."""
+"""Tokenizer manager, requests: reads what a request asks for."""
 
 import copy
 import secrets
@@ -6,28 +6,72 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from soft_sglang.answer import accumulate, chunk
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.scheduler import problem_of
 from soft_sglang.patches.server_args import options_of
 
 _INT64 = 1 << 63
-_ANSWER = "soft_thinking"
-"""Attribute of a request's state that holds its accumulated answer."""
+
+
+@patch(
+    "managers.tokenizer_manager.TokenizerManager.generate_request",
+    When.AROUND,
+    why="With --dp-size above 1 no start message says whether the schedulers run the plugin.",
+    how="Asks them, once, before the first request.",
+    upstream="As for Scheduler.get_init_info.",
+    fingerprint="c230e6cc6990aa64",
+)
+def ask_schedulers(
+    original: Callable[..., AsyncGenerator[Any, None]], self: Any, obj: Any, request: Any = None
+) -> AsyncGenerator[Any, None]:
+    """Learn whether every scheduler can serve soft requests."""
+    outputs = original(self, obj, request)
+    if getattr(self, "soft_thinking_ask_schedulers", False):
+        return _after_asking(self, outputs)
+    return outputs
+
+
+async def _after_asking(
+    manager: Any, outputs: AsyncGenerator[Any, None]
+) -> AsyncGenerator[Any, None]:
+    problems = filter(None, map(problem_of, await manager.get_internal_state()))
+    reason = manager.soft_thinking_unsupported or next(problems, None)
+    manager.soft_thinking_unsupported = reason
+    manager.soft_thinking_ask_schedulers = False
+    async with aclosing(outputs):
+        async for output in outputs:
+            yield output
 
 
 @patch(
     "managers.tokenizer_manager.TokenizerManager._create_tokenized_object",
-    When.BEFORE,
-    why="Every route passes here with its raw sampling parameters; unknown keys would be an error.",
+    When.AROUND,
+    why=(
+        "Every route passes here with its raw sampling parameters; unknown keys would be an error, "
+        "and other values of a wrong type answer with a 500."
+    ),
     how=(
         "Takes the plugin's keys out, validates them, and leaves the complete parameters in "
-        "custom_params as a flat dict."
+        "custom_params as a flat dict. A TypeError of SGLang's own validation becomes a 400."
     ),
     upstream="A plugin hook for sampling parameters would replace it.",
     fingerprint="f0002ea6cbbf73a7",
 )
-def resolve_request(self: Any, obj: Any, *args: Any, **kwargs: Any) -> None:
+def tokenize(original: Callable[..., Any], self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+    """Build the message to the scheduler."""
+    resolve_request(self, obj)
+    try:
+        return original(self, obj, *args, **kwargs)
+    except TypeError as error:
+        raise InvalidTypeError(f"sampling_params: {error}.") from error
+
+
+class InvalidTypeError(ValueError, TypeError):
+    """A request's parameter has a wrong type: a 400, and still the TypeError of SGLang's Engine."""
+
+
+def resolve_request(self: Any, obj: Any) -> None:
     """Replace the raw parameters of soft thinking by complete ones."""
     sampling = {**_preferred(self), **(obj.sampling_params or {})}
     flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
@@ -94,66 +138,6 @@ def number_samples(self: Any, tokenized_obj: Any) -> None:
     own.custom_params = {**custom, WIRE_KEY: dict(shared)}
     tokenized_obj.sampling_params = own
     shared["seed"] = _wrapped(shared["seed"] + 1)
-
-
-@patch(
-    "managers.tokenizer_manager.TokenizerManager.update_request_meta_info",
-    When.AROUND,
-    why="SGLang's accumulation expects one entry per token; the scheduler sends reports.",
-    how="Accumulates the reports on the request's state and puts the whole into meta_info.",
-    upstream="Not applicable.",
-    fingerprint="acccc58e0ca8eb2f",
-)
-def collect_report(
-    original: Callable[..., None],
-    self: Any,
-    meta_info: dict[str, Any],
-    state: Any,
-    customized_info: dict[str, list[Any]],
-    index: int,
-    finish_reason: dict[str, Any] | None,
-) -> None:
-    """Accumulate the report of one request."""
-    others = {name: value for name, value in customized_info.items() if name != REQUEST_KEY}
-    original(self, meta_info, state, others, index, finish_reason)
-    reports = customized_info.get(REQUEST_KEY)
-    report = None if reports is None else reports[index]
-    answer = getattr(state, _ANSWER, None)
-    if report is not None:
-        answer = accumulate(answer, report)
-        setattr(state, _ANSWER, answer)
-    if answer is not None:
-        meta_info[REQUEST_KEY] = answer
-
-
-@patch(
-    "managers.tokenizer_manager.TokenizerManager.generate_request",
-    When.AROUND,
-    why=(
-        "A stream's chunk carries only its own steps, and chunks may be dropped or merged on "
-        "their way here."
-    ),
-    how="Cuts each chunk's part out of the accumulated answer where it leaves the manager.",
-    upstream="Not applicable.",
-    fingerprint="c230e6cc6990aa64",
-)
-async def cut_chunks(
-    original: Callable[..., AsyncGenerator[Any, None]], self: Any, obj: Any, request: Any = None
-) -> AsyncGenerator[Any, None]:
-    """Give every chunk of a stream its own part of the answer."""
-    told: dict[int, int] = {}
-    pending = getattr(obj, "soft_thinking_chunks", None)
-    async with aclosing(original(self, obj, request)) as outputs:
-        async for output in outputs:
-            if isinstance(output, dict) and getattr(obj, "stream", False):
-                answer = output["meta_info"].get(REQUEST_KEY)
-                if answer is not None:
-                    index = output.get("index", 0)
-                    part, told[index] = chunk(answer, told.get(index, 0))
-                    output["meta_info"] = {**output["meta_info"], REQUEST_KEY: part}
-                    if pending is not None:
-                        pending[index] = accumulate(pending.get(index), part)
-            yield output
 
 
 def _refuse_unsupported(obj: Any, sampling: dict[str, Any]) -> None:

@@ -1,0 +1,29 @@
+"""Metrics collector: the metrics of soft thinking beside SGLang's, with the same labels."""
+
+from typing import Any
+
+from soft_sglang.metrics import ThinkingMetrics
+from soft_sglang.patches.record import When, patch
+
+_active: ThinkingMetrics | None = None
+"""Of this scheduler process; Prometheus' registry is one per process too."""
+
+
+def active_metrics() -> ThinkingMetrics | None:
+    """The metrics of this scheduler process, None without ``--enable-metrics``."""
+    return _active
+
+
+@patch(
+    "observability.metrics_collector.SchedulerMetricsCollector.init_new",
+    When.AFTER,
+    why="Operators want to see soft thinking where they see everything else.",
+    how="Creates the metrics with the collector's labels, in the processes that SGLang counts in.",
+    upstream="Not applicable.",
+    fingerprint="1f9eb0a5e9a4f9a0",
+)
+def create_metrics(context: Any, _cls: type, **_kwargs: Any) -> None:
+    """Create the metrics of this process."""
+    global _active
+    if context.current_scheduler_metrics_enabled:
+        _active = ThinkingMetrics(context.collector.labels)
