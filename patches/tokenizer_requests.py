@@ -2,8 +2,7 @@
 
 import copy
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
@@ -15,33 +14,21 @@ _INT64 = 1 << 63
 
 
 @patch(
-    "managers.tokenizer_manager.TokenizerManager.generate_request",
+    "managers.tokenizer_manager.TokenizerManager._validate_and_resolve_lora",
     When.AROUND,
     why="With --dp-size above 1 no start message says whether the schedulers run the plugin.",
-    how="Asks them, once, before the first request.",
+    how="Asks them, once: every request passes here before its parameters are read.",
     upstream="As for Scheduler.get_init_info.",
-    fingerprint="c230e6cc6990aa64",
+    fingerprint="8a23ac3263d71309",
 )
-def ask_schedulers(
-    original: Callable[..., AsyncGenerator[Any, None]], self: Any, obj: Any, request: Any = None
-) -> AsyncGenerator[Any, None]:
+async def ask_schedulers(original: Callable[..., Awaitable[None]], self: Any, obj: Any) -> None:
     """Learn whether every scheduler can serve soft requests."""
-    outputs = original(self, obj, request)
     if getattr(self, "soft_thinking_ask_schedulers", False):
-        return _after_asking(self, outputs)
-    return outputs
-
-
-async def _after_asking(
-    manager: Any, outputs: AsyncGenerator[Any, None]
-) -> AsyncGenerator[Any, None]:
-    problems = filter(None, map(problem_of, await manager.get_internal_state()))
-    reason = manager.soft_thinking_unsupported or next(problems, None)
-    manager.soft_thinking_unsupported = reason
-    manager.soft_thinking_ask_schedulers = False
-    async with aclosing(outputs):
-        async for output in outputs:
-            yield output
+        problems = filter(None, map(problem_of, await self.get_internal_state()))
+        reason = self.soft_thinking_unsupported or next(problems, None)
+        self.soft_thinking_unsupported = reason
+        self.soft_thinking_ask_schedulers = False
+    await original(self, obj)
 
 
 @patch(

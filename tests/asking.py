@@ -5,6 +5,7 @@ from typing import Any
 import openai
 import pytest
 from tolerances import TRACE_WEIGHT
+from traces import close
 
 MODEL = "soft-sglang-bundled"
 QUESTION = "What is 43*34?"
@@ -76,18 +77,5 @@ def same_trace(got: dict[str, Any], expected: dict[str, Any]) -> bool:
     return (
         (got["steps"], got["end"]) == (expected["steps"], expected["end"])
         and got["mean_entropy"] == pytest.approx(expected["mean_entropy"], **TRACE_WEIGHT)
-        and same_concepts(got["concepts"], expected["concepts"])
-    )
-
-
-def same_concepts(got: list[Any], expected: list[Any]) -> bool:
-    """Whether two lists of concepts are the same but for rounding."""
-    return len(got) == len(expected) and all(map(_same_concept, got, expected))
-
-
-def _same_concept(got: list[Any], expected: list[Any]) -> bool:
-    ours, theirs = dict(got), dict(expected)
-    return got[0][0] == expected[0][0] and all(
-        ours.get(token, 0.0) == pytest.approx(theirs.get(token, 0.0), **TRACE_WEIGHT)
-        for token in ours.keys() | theirs.keys()
+        and close(got["concepts"], expected["concepts"])
     )
