@@ -9,11 +9,9 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings
+from soft_sglang.patches.cpu_graph import cpu_graph_is_running
 from soft_sglang.patches.forward_batch import ConceptInputs
-
-
-class UnsupportedModelError(ValueError):
-    """The input embedding of a model cannot be fed concepts."""
+from soft_sglang.patches.input_embedding import find_input_embedding
 
 
 class ConceptEmbedding:
@@ -57,7 +55,8 @@ class ConceptEmbedding:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            if not (get_is_capture_mode() and forward_batch.forward_mode.is_decode()):
+            in_graph = get_is_capture_mode() or cpu_graph_is_running()
+            if not (in_graph and forward_batch.forward_mode.is_decode()):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
             every_row = ConceptInputs(index=None, slots=forward_batch.req_pool_indices)
             with self.feeding((every_row,)):
@@ -71,6 +70,7 @@ class ConceptEmbedding:
             base = self._mixed(base, inputs)
         return base
 
+    @torch.compiler.disable  # Inductor's freezing would take the table for a constant
     def _mixed(self, base: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
         ids, weights = inputs.concepts(self.table)
         flat = base.view(-1, base.shape[-1])
@@ -93,34 +93,3 @@ def _is_plain_table(layer: Any) -> bool:
 
     method = getattr(layer, "quant_method", None)
     return isinstance(method, UnquantizedEmbeddingMethod) and layer.output_dtype is None
-
-
-def find_input_embedding(model: torch.nn.Module) -> Any:
-    """The module that embeds a model's input ids.
-
-    Raises:
-        UnsupportedModelError: there is none, or more than one candidate, or LoRA changes it.
-    """
-    from sglang.srt.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
-
-    getter = getattr(model, "get_input_embeddings", None)
-    layer = getter() if getter is not None else None
-    if layer is None:
-        candidates = [
-            module
-            for module in model.modules()
-            if isinstance(module, VocabParallelEmbedding) and not isinstance(module, ParallelLMHead)
-        ]
-        size = max((module.num_embeddings for module in candidates), default=0)
-        largest = [module for module in candidates if module.num_embeddings == size]
-        if len(largest) != 1:
-            raise UnsupportedModelError(
-                f"soft-sglang cannot find the input embedding of {type(model).__name__}: "
-                f"{len(largest)} candidates."
-            )
-        layer = largest[0]
-    if hasattr(layer, "base_layer"):
-        raise UnsupportedModelError(
-            "soft-sglang does not support LoRA on the input embedding (embed_tokens)."
-        )
-    return layer

@@ -8,6 +8,7 @@ from soft_sglang.patches.record import Patch, patches_in
 
 def _modules() -> list[ModuleType]:
     from soft_sglang.patches import (
+        cpu_graph,
         engine,
         forward_batch,
         http_server,
@@ -45,6 +46,7 @@ def _modules() -> list[ModuleType]:
         output_streamer,
         prefix_cache,
         prefill_graph,
+        cpu_graph,
         scheduler,
         metrics,
         engine,

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from plugins.installation import install
 from tiny_models import tokenizer_path
 
 TESTS = Path(__file__).parent.parent
@@ -16,14 +17,8 @@ TESTS = Path(__file__).parent.parent
 @pytest.fixture
 def counting_environment(tmp_path):
     """An environment in which SGLang loads the counting plugin, and the file it writes."""
-    info = tmp_path / "count_host_reads-0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: count_host_reads\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(
-        "[sglang.srt.plugins]\ncount_host_reads = count_host_reads:load\n"
-    )
     counts = tmp_path / "counts.jsonl"
-    paths = os.pathsep.join([str(tmp_path), str(TESTS / "plugins")])
+    paths = os.pathsep.join(install("count_host_reads", tmp_path))
     return {**os.environ, "PYTHONPATH": paths, "HOST_READS": str(counts)}, counts
 
 

@@ -1,0 +1,46 @@
+"""Compiled decode steps read the concept table (SGLang's CPU graph; ``--enable-torch-compile``)."""
+
+from types import SimpleNamespace
+
+import pytest
+import varied_requests
+from plugins.installation import install
+
+from soft_sglang.patches.model_runner import create_runtime
+
+
+@pytest.fixture
+def compiling_engine(house, tiny_model, tmp_path, monkeypatch):
+    """An engine that compiles decode steps of 1, 2 and 4 rows; others are padded."""
+    for path in install("compile_torch_native", tmp_path):
+        monkeypatch.syspath_prepend(path)
+    return house.get(
+        tiny_model("llama"),
+        enable_torch_compile=True,
+        torch_compile_max_bs=4,
+        cuda_graph_bs_decode=[1, 2, 4],
+        max_running_requests=4,
+    )
+
+
+def test_compiled_steps_give_what_eager_ones_give(plain_outputs, compiling_engine):
+    varied_requests.check_same(varied_requests.run(compiling_engine), plain_outputs)
+
+
+def test_a_table_allocated_after_the_capture_stops_the_start():
+    runner = SimpleNamespace(
+        is_draft_worker=False,
+        is_generation=True,
+        server_args=_server_args(),
+        decode_cuda_graph_runner=object(),
+    )
+    with pytest.raises(RuntimeError, match="captured before the concept table"):
+        create_runtime(None, runner)
+
+
+def _server_args():
+    from sglang.srt.server_args import ServerArgs
+
+    from soft_sglang.bundled import MODEL_PATH
+
+    return ServerArgs(model_path=MODEL_PATH, device="cpu")
