@@ -37,6 +37,10 @@ UNSUPPORTED = {
     "--pp-size": ["--pipeline-parallel-size", "2"],
     "--enable-dp-attention": ["--enable-dp-attention", "--tp", "2", "--dp", "2"],
     "--tokenizer-worker-num": ["--tokenizer-worker-num", "2"],
+    "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
+    "--enable-pdmux": ["--enable-pdmux"],
+    "--attn-cp-size": ["--attn-cp-size", "2", "--tp", "2"],
+    "--enable-two-batch-overlap": ["--enable-two-batch-overlap"],
 }
 """By the flag that the message names."""
 
