@@ -37,7 +37,7 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
         params,
         prompt_len=len(self.origin_input_ids),
         answer=_answer_sampling(params),
-        top_k=sampling.top_k,
+        top_k=_top_k(self),
     )
     metrics = active_metrics()
     if metrics is not None:
@@ -59,6 +59,14 @@ def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any)
         return max_prefix_len
     trace.prompt_len = len(self.origin_input_ids)  # padded or truncated since the request came
     return min(max_prefix_len, trace.prompt_len)
+
+
+def _top_k(req: Any) -> int:
+    """``top_k`` of a request; a larger one than the vocabulary is off, and costs nothing."""
+    from sglang.srt.sampling.sampling_params import TOP_K_ALL
+
+    top_k: int = req.sampling_params.top_k
+    return TOP_K_ALL if req.vocab_size is not None and top_k >= req.vocab_size else top_k
 
 
 def _answer_sampling(params: SoftThinkingParams) -> AnswerSampling:

@@ -7,6 +7,7 @@ import tiny_models
 
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
+from soft_sglang.patches.request import start_trace
 from soft_sglang.patches.server_args import attach_options
 from soft_sglang.patches.tokenizer_requests import resolve_request
 
@@ -96,3 +97,19 @@ def test_what_the_model_cannot_do_is_refused_only_if_asked():
     assert _resolved({"top_k": 3}, manager) == {"top_k": 3}
     with pytest.raises(ValueError, match="not available: this server runs with speculative"):
         _resolved({"soft_thinking": True}, manager)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "planned"), [(30, 30), (255, 255), (256, 1 << 30), (10**6, 1 << 30)]
+)
+def test_a_top_k_beyond_the_vocabulary_is_off(top_k, planned):
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    sampling = _resolved({"soft_thinking": True, "top_k": top_k})
+    request = SimpleNamespace(
+        sampling_params=SamplingParams(**sampling),
+        origin_input_ids=[5],
+        vocab_size=tiny_models.VOCAB_SIZE,
+    )
+    start_trace(None, request)
+    assert request.soft_thinking.top_k == planned
