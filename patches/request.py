@@ -33,6 +33,9 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     if wire is None:
         return
     params = SoftThinkingParams.from_wire(wire)
+    # logit processors of the client's get its own parameters, to which SGLang added the request
+    own = {name: value for name, value in custom.items() if name != WIRE_KEY}
+    sampling.custom_params = own if own.keys() - {"__req__"} else None
     self.soft_thinking = RequestTrace(
         params,
         prompt_len=len(self.origin_input_ids),
