@@ -5,6 +5,7 @@ from typing import Any
 from soft_sglang.parameters import request_schema
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.server_args import options_of
+from soft_sglang.patches.tokenizer_requests import learn_support
 
 INFO_ROUTE = "/soft_thinking_info"
 
@@ -24,11 +25,12 @@ def add_info_route(server_args: Any, tokenizer_manager: Any, *args: Any, **kwarg
     async def soft_thinking_info() -> dict[str, Any]:
         from soft_sglang import __version__
 
+        await learn_support(tokenizer_manager)
         options = options_of(server_args)
         return {
             "version": __version__,
             "enabled_by_default": options.enable_soft_thinking,
-            "unsupported": tokenizer_manager.soft_thinking_unsupported,
+            "unsupported": getattr(tokenizer_manager, "soft_thinking_unsupported", None),
             "schema": request_schema(options),
         }
 

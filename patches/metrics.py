@@ -14,6 +14,18 @@ def active_metrics() -> ThinkingMetrics | None:
     return _active
 
 
+def metrics_for(req: Any) -> ThinkingMetrics | None:
+    """The metrics that count a request, None for what no client asked for.
+
+    That is a health check, or the request for no token that prefills the prompt of n samples.
+    """
+    from sglang.srt.managers.utils import is_health_check_generate_req
+
+    if _active is None or req.sampling_params.max_new_tokens == 0:
+        return None
+    return None if is_health_check_generate_req(req) else _active
+
+
 @patch(
     "observability.metrics_collector.SchedulerMetricsCollector.init_new",
     When.AFTER,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
-from soft_sglang.patches.metrics import active_metrics
+from soft_sglang.patches.metrics import metrics_for
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.request import trace_of
 from soft_sglang.trace import RequestTrace
@@ -57,7 +57,7 @@ def final_report(req: Any, trace: RequestTrace, end: str | None = None) -> dict[
     """
     report = trace.report(_end_of(req) if end is None else end)
     assert report is not None
-    metrics = active_metrics()
+    metrics = metrics_for(req)
     if metrics is not None:
         metrics.request_ended(report["end"], report["steps"])
     return report

@@ -4,7 +4,7 @@ from typing import Any
 
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
-from soft_sglang.patches.metrics import active_metrics
+from soft_sglang.patches.metrics import metrics_for
 from soft_sglang.patches.record import When, patch
 from soft_sglang.trace import RequestTrace
 
@@ -42,7 +42,7 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
         answer=_answer_sampling(params),
         top_k=_top_k(self),
     )
-    metrics = active_metrics()
+    metrics = metrics_for(self)
     if metrics is not None:
         metrics.request_arrived()
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from soft_sglang.concept_sampler import StepOutput
-from soft_sglang.patches.metrics import active_metrics
+from soft_sglang.patches.metrics import active_metrics, metrics_for
 from soft_sglang.patches.request import trace_of
 from soft_sglang.state_machine import Phase
 
@@ -45,7 +45,8 @@ class HostOutput:
         counted: list[float] = []
         cold_stops = 0
         for row, position in enumerate(self.positions):
-            commit, trace = commits[position], trace_of(batch.reqs[position])
+            req = batch.reqs[position]
+            commit, trace = commits[position], trace_of(req)
             if commit is None or trace is None or trace.state.phase is not Phase.THINKING:
                 continue
             trace.commit(
@@ -56,8 +57,9 @@ class HostOutput:
                 proposal[row],
                 allowed[row],
             )
-            counted.append(entropy[row])
-            cold_stops += trace.state.cold_stopped
+            if metrics_for(req) is not None:
+                counted.append(entropy[row])
+                cold_stops += trace.state.cold_stopped
         metrics = active_metrics()
         if metrics is not None:
             metrics.steps_committed(counted, cold_stops)

@@ -23,12 +23,17 @@ _INT64 = 1 << 63
 )
 async def ask_schedulers(original: Callable[..., Awaitable[None]], self: Any, obj: Any) -> None:
     """Learn whether every scheduler can serve soft requests."""
-    if getattr(self, "soft_thinking_ask_schedulers", False):
-        problems = filter(None, map(problem_of, await self.get_internal_state()))
-        reason = self.soft_thinking_unsupported or next(problems, None)
-        self.soft_thinking_unsupported = reason
-        self.soft_thinking_ask_schedulers = False
+    await learn_support(self)
     await original(self, obj)
+
+
+async def learn_support(manager: Any) -> None:
+    """Ask the schedulers why they cannot serve soft requests, if that is not known yet."""
+    if getattr(manager, "soft_thinking_ask_schedulers", False):
+        problems = filter(None, map(problem_of, await manager.get_internal_state()))
+        reason = manager.soft_thinking_unsupported or next(problems, None)
+        manager.soft_thinking_unsupported = reason
+        manager.soft_thinking_ask_schedulers = False
 
 
 @patch(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from soft_sglang.patches import plugin
 from soft_sglang.patches.server_args import attach_options, options_of
 from soft_sglang.server.arguments import with_defaults
-from soft_sglang.server.redaction import hide_in_logs
+from soft_sglang.server.redaction import hide_in_arguments
 
 
 def run(argv: list[str], on_cpu: bool) -> None:
@@ -28,7 +28,9 @@ def run(argv: list[str], on_cpu: bool) -> None:
     load_plugins()  # the others that are installed
     server_args = prepare_server_args(with_defaults(argv, on_cpu))
     attach_options(server_args, replace(options_of(server_args), required=True))
-    hide_in_logs([server_args.api_key, server_args.admin_api_key])
+    hide_in_arguments(
+        [server_args.api_key, server_args.admin_api_key, server_args.ssl_keyfile_password]
+    )
     try:
         run_server(server_args)
     finally:

@@ -4,28 +4,26 @@ import logging
 from collections.abc import Sequence
 
 HIDDEN = "***"
+ARGUMENTS_LOGGER = "sglang.srt.entrypoints.engine"
+"""The logger to which SGLang writes all of its arguments at the start."""
 
 
-def hide_in_logs(secrets: Sequence[str | None]) -> None:
-    """Replace secrets in every log record of this process from now on.
+class HideSecrets(logging.Filter):
+    """Replaces quoted secrets in the messages of a logger."""
 
-    SGLang logs all of its arguments at the start, API keys included.
+    def __init__(self, secrets: Sequence[str | None]) -> None:
+        """``secrets``: None and empty ones are ignored."""
+        super().__init__()
+        self._quoted = [repr(secret) for secret in secrets if secret]
 
-    Args:
-        secrets: strings to hide; None and empty ones are ignored.
-    """
-    hidden = [secret for secret in secrets if secret]
-    if not hidden:
-        return
-    make = logging.getLogRecordFactory()
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; keep it."""
+        if isinstance(record.msg, str) and not record.args:
+            for quoted in self._quoted:
+                record.msg = record.msg.replace(quoted, repr(HIDDEN))
+        return True
 
-    def make_redacted(*args: object, **kwargs: object) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        message = record.getMessage()
-        if any(secret in message for secret in hidden):
-            for secret in hidden:
-                message = message.replace(secret, HIDDEN)
-            record.msg, record.args = message, ()
-        return record
 
-    logging.setLogRecordFactory(make_redacted)
+def hide_in_arguments(secrets: Sequence[str | None]) -> None:
+    """Hide secrets where SGLang logs its arguments."""
+    logging.getLogger(ARGUMENTS_LOGGER).addFilter(HideSecrets(secrets))

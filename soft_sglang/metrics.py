@@ -45,11 +45,15 @@ class ThinkingMetrics:
         ).labels(**labels)
         self._length = Histogram(
             "soft_sglang:thinking_length_tokens",
-            "Thinking steps of each finished soft request.",
+            "Thinking steps of each finished soft request that took any.",
             names,
             buckets=LENGTH_BUCKETS,
         ).labels(**labels)
         self._labels = dict(labels)
+        # parts of a histogram that are not public: if they change, the start fails, not a step
+        self._bounds = np.array(self._entropy._upper_bounds)
+        self._buckets = self._entropy._buckets
+        self._sum = self._entropy._sum
 
     def request_arrived(self) -> None:
         """Count a soft request."""
@@ -69,18 +73,19 @@ class ThinkingMetrics:
             self._cold_stops.inc(cold_stops)
         # one addition per bucket: Histogram.observe for every row would cost a large batch
         # milliseconds per step
-        bounds = self._entropy._upper_bounds
-        counts = np.bincount(np.searchsorted(bounds, entropies))
+        buckets = np.searchsorted(self._bounds, entropies)
+        counts = np.bincount(np.minimum(buckets, len(self._bounds) - 1))
         for bucket in np.flatnonzero(counts):
-            self._entropy._buckets[bucket].inc(int(counts[bucket]))
-        self._entropy._sum.inc(float(sum(entropies)))
+            self._buckets[bucket].inc(int(counts[bucket]))
+        self._sum.inc(float(sum(entropies)))
 
     def request_ended(self, end: str, steps: int) -> None:
         """Count a finished soft request.
 
         Args:
             end: as its answer reports it.
-            steps: number of its thinking steps.
+            steps: number of its thinking steps; 0 for a request that never ran.
         """
         self._ends.labels(**self._labels, end=end).inc()
-        self._length.observe(steps)
+        if steps:
+            self._length.observe(steps)

@@ -1,4 +1,4 @@
-"""A soft request that is aborted before it runs says so."""
+"""A soft request that is aborted while it waits says how far it came."""
 
 import asyncio
 
@@ -6,9 +6,11 @@ PROMPT = [17, 42, 99, 5, 64]
 SAMPLING = {"temperature": 0.8, "max_new_tokens": 60, "ignore_eos": True}
 SOFT = {"return_concepts": True, "early_stopping_entropy_threshold": 0}
 
+ONE_AT_A_TIME = {"max_running_requests": 1, "enable_priority_scheduling": True}
+
 
 def test_a_request_aborted_in_the_queue_has_an_answer(house, tiny_model):
-    engine = house.get(tiny_model("llama"), max_running_requests=1)
+    engine = house.get(tiny_model("llama"), **ONE_AT_A_TIME)
     manager = engine.tokenizer_manager
 
     async def stream(rid: str, soft: dict | bool, on_first_token=None) -> dict:
@@ -46,3 +48,36 @@ def test_a_request_aborted_in_the_queue_has_an_answer(house, tiny_model):
         "concepts": [],
     }
     assert "soft_thinking" not in discrete["meta_info"]
+
+
+def test_a_request_aborted_after_it_gave_way_tells_its_steps(house, tiny_model):
+    engine = house.get(tiny_model("llama"), **ONE_AT_A_TIME)
+    sampling = {**SAMPLING, "max_new_tokens": 400, "soft_thinking": SOFT}
+
+    async def together() -> tuple[dict, list]:
+        concepts, last, urgent = [], {}, None
+        chunks = await engine.async_generate(
+            input_ids=PROMPT, sampling_params=sampling, rid="preempted", stream=True, priority=0
+        )
+        async for last in chunks:
+            concepts += last["meta_info"]["soft_thinking"]["concepts"]
+            if last["meta_info"]["completion_tokens"] >= 20 and urgent is None:
+                urgent = asyncio.ensure_future(run_urgently())
+        await urgent
+        return last, concepts
+
+    async def run_urgently() -> None:
+        chunks = await engine.async_generate(
+            input_ids=PROMPT[::-1], sampling_params=sampling, stream=True, priority=100
+        )
+        async for chunk in chunks:  # the other one waits since this one's first token
+            if chunk["meta_info"]["completion_tokens"] == 1:
+                engine.tokenizer_manager.abort_request("preempted")
+
+    last, concepts = engine.loop.run_until_complete(together())
+    finish = last["meta_info"]["finish_reason"]
+    assert (finish["type"], finish["message"]) == ("abort", "Abort in waiting queue")
+    soft = last["meta_info"]["soft_thinking"]
+    assert (soft["end"], soft["steps"]) == ("abort", len(concepts))
+    assert soft["steps"] >= 20
+    assert soft["mean_entropy"] > 0

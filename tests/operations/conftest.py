@@ -6,7 +6,7 @@ from server_process import Server
 KEY = "sk-3f9c-soft"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory):
     """The server of this folder's tests."""
     server = Server(
@@ -25,14 +25,14 @@ def server(tmp_path_factory):
     assert stopped, "the server still waited for a request"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(server):
     """The real OpenAI client, at the server."""
     with server.openai() as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def http(server):
     """A plain client, with the key."""
     with server.http() as http:

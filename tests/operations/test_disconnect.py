@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from metric_samples import scrape, total
 
 PROMPT = "<|user|>What is 98*89?<|assistant|><think>"
 WITHIN = 60
@@ -14,7 +15,11 @@ WITHIN = 60
 def ids(http):
     """Ids of the prompt, in an empty cache."""
     assert http.post("/flush_cache").status_code == 200
-    return http.post("/tokenize", json={"prompt": PROMPT, "add_special_tokens": False}).json()[
+    return _ids(http, PROMPT)
+
+
+def _ids(http, text: str) -> list[int]:
+    return http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()[
         "tokens"
     ]
 
@@ -29,11 +34,12 @@ def test_nobody_finds_what_an_abandoned_request_computed(http, ids):
         "temperature": 1.0,
         "max_new_tokens": 900,
         "ignore_eos": True,
-        "logit_bias": {"6": -100.0},  # </think>: it thinks on
+        "logit_bias": {str(_ids(http, "</think>")[0]): -100.0},  # it thinks on
         "soft_thinking": {"early_stopping_entropy_threshold": 0, "return_concepts": True},
     }
     body = {"input_ids": ids, "sampling_params": sampling, "stream": True}
     mixtures, emitted = 0, []
+    before = total(scrape(http), "soft_sglang:ends_total", end="abort")
     with http.stream("POST", "/generate", json=body) as response:
         for line in response.iter_lines():
             if not line.startswith("data: {"):
@@ -49,6 +55,7 @@ def test_nobody_finds_what_an_abandoned_request_computed(http, ids):
     while http.get("/v1/loads").json()["loads"][0]["num_running_reqs"]:
         assert time.monotonic() < deadline, "the request goes on without its client"
         time.sleep(0.1)
+    assert total(scrape(http), "soft_sglang:ends_total", end="abort") == before + 1
     follow_up = ids + emitted + [7, 8]
     warm = _follow_up(http, follow_up)
     assert warm["meta_info"]["cached_tokens"] == len(ids)

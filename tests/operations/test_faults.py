@@ -61,7 +61,7 @@ def test_a_full_queue_refuses_and_loses_nothing(frail):
         answers = list(threads.map(lambda _: http.post("/generate", json=LONG), range(12)))
         statuses = [answer.status_code for answer in answers]
         assert set(statuses) == {200, 503}
-        assert statuses.count(200) >= RUNNING + QUEUED
+        assert statuses.count(200) >= QUEUED
         for answer in answers:
             if answer.status_code == 200:
                 meta = answer.json()["meta_info"]

@@ -12,12 +12,6 @@ DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana" / "soft_thinking.js
 _NAME = re.compile(r"(?:soft_)?sglang:\w+")
 
 
-def _change(http, name, ask, **labels):
-    before = total(scrape(http), name, **labels)
-    result = ask()
-    return result, total(scrape(http), name, **labels) - before
-
-
 def test_a_soft_request_is_counted(client, http):
     before = scrape(http)
     answers = [
@@ -62,6 +56,22 @@ def test_entropies_fall_into_their_buckets(client, http):
     steps = counts[-1]
     assert counts == [0, steps, steps, steps]  # log of 30-odd tokens is about 3.5
     assert steps >= 1
+
+
+def test_each_sample_counts_once_and_probes_do_not(http):
+    before = scrape(http)
+    sampling = {"max_new_tokens": 4, "n": 3, "soft_thinking": True, "ignore_eos": True}
+    outputs = http.post("/generate", json={"text": "<think>", "sampling_params": sampling}).json()
+    assert http.get("/health_generate").status_code == 200
+    after = scrape(http)
+    steps = sum(output["meta_info"]["soft_thinking"]["steps"] for output in outputs)
+    for name, count in {
+        "soft_sglang:requests_total": 3,
+        "soft_sglang:ends_total": 3,
+        "soft_sglang:thinking_length_tokens_count": 3,
+        "soft_sglang:thinking_steps_total": steps,
+    }.items():
+        assert total(after, name) - total(before, name) == count
 
 
 def test_labels_are_those_of_sglang(client, http):

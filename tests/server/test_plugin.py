@@ -1,15 +1,22 @@
 """Loading the plugin: the supported SGLang, and every patch active or no start."""
 
+import asyncio
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sglang.srt.server_args import ServerArgs
 
+import soft_sglang
+from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches import plugin
+from soft_sglang.patches.engine import check_schedulers
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.tokenizer_requests import learn_support
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +122,49 @@ def test_every_patch_is_documented_and_was_written_against_the_installed_sglang(
         assert known.why and known.how and known.upstream
     assert run.stdout.splitlines()[-1] == f"{len(patches)} patches, 0 drifted or gone"
     assert len({known.target for known in patches}) == len(patches) > 20
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"), [({}, "not loaded"), ({"soft_thinking": "0.0.1"}, "0.0.1 instead of")]
+)
+def test_a_scheduler_without_the_plugin_stops_the_start(announced, said):
+    with pytest.raises(SystemExit, match=rf"runs without the plugin \({said}"):
+        _start([announced])
+
+
+def test_the_reason_of_a_scheduler_reaches_the_requests():
+    announced = {"soft_thinking": soft_sglang.__version__, "soft_thinking_unsupported": "no table"}
+    assert _start([announced]).soft_thinking_unsupported == "no table"
+
+
+@pytest.mark.parametrize(
+    ("announced", "said"),
+    [
+        ({}, "a scheduler process runs without the plugin"),
+        ({"unsupported": "no table"}, "no table"),
+    ],
+)
+def test_with_data_parallelism_the_schedulers_are_asked(announced, said):
+    good = {"soft_thinking": soft_sglang.__version__, "soft_thinking_unsupported": None}
+    bad = {**good, "soft_thinking_unsupported": announced["unsupported"]} if announced else {}
+    manager = _start([], dp_size=2)
+
+    async def get_internal_state():
+        return [good, bad]
+
+    manager.get_internal_state = get_internal_state
+    assert manager.soft_thinking_unsupported is None
+    asyncio.run(learn_support(manager))
+    assert manager.soft_thinking_unsupported.startswith(said)
+
+
+def _start(announcements, dp_size=1):
+    """The tokenizer manager after a start with these announcements of the schedulers."""
+    manager = SimpleNamespace()
+    launched = (manager, None, None, SimpleNamespace(scheduler_infos=announcements))
+    server_args = ServerArgs(model_path=MODEL_PATH, device="cpu", dp_size=dp_size)
+    check_schedulers(launched, object, server_args)
+    return manager
 
 
 def test_drifted_and_gone_targets_are_reported(monkeypatch, capsys):
