@@ -72,10 +72,18 @@ class Oracle:
 
     path: str
     dtype: torch.dtype = torch.float32
+    config: dict[str, object] = field(default_factory=dict)
+    """Changes to the model's own."""
     model: torch.nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(self.path, dtype=self.dtype).eval()
+        model = AutoModelForCausalLM.from_pretrained(self.path, dtype=self.dtype, **self.config)
+        self.model = model.eval()
+
+    @property
+    def has_tied_head(self) -> bool:
+        """Whether the head's weights are those of the input embedding."""
+        return self.model.get_output_embeddings().weight is self.model.get_input_embeddings().weight
 
     @torch.no_grad()
     def greedy(self, prompt: list[int], steps: int) -> list[int]:
@@ -87,6 +95,15 @@ class Oracle:
             ids.append(int(out.logits[0, -1].argmax()))
             inputs = {"input_ids": torch.tensor([[ids[-1]]])}
         return ids
+
+    @torch.no_grad()
+    def follow(self, prompt: list[int], concepts: list[list[tuple[int, float]]]) -> torch.Tensor:
+        """The logits of every step of somebody else's trajectory, ``[steps, V]`` in float64."""
+        embedding = self.model.get_input_embeddings()
+        inputs = [embedding(torch.tensor([prompt]))]
+        inputs += [_mixed(embedding, concept) for concept in concepts[:-1]]
+        out = self.model(inputs_embeds=torch.cat(inputs, dim=1))
+        return out.logits[0, len(prompt) - 1 :].double()
 
     @torch.no_grad()
     def run(self, request: Request) -> Trajectory:
@@ -120,11 +137,15 @@ class Oracle:
             ids.append(token)
             concepts.append(concept)
             entropies.append(entropy)
-            vectors = embedding(torch.tensor([[i for i, _ in concept]]))
-            weights = torch.tensor([w for _, w in concept], dtype=torch.float64)
-            mixed = (vectors[0].double() * weights[:, None]).sum(0)
-            inputs = mixed.to(vectors.dtype)[None, None]
+            inputs = _mixed(embedding, concept)
         return Trajectory(ids, concepts, entropies, end, margin)
+
+
+def _mixed(embedding: torch.nn.Module, concept: list[tuple[int, float]]) -> torch.Tensor:
+    """The weighted sum of a concept's embeddings, ``[1, 1, D]``, summed in float64."""
+    vectors = embedding(torch.tensor([i for i, _ in concept]))
+    weights = torch.tensor([w for _, w in concept], dtype=torch.float64)
+    return (vectors.double() * weights[:, None]).sum(0).to(vectors.dtype)[None, None]
 
 
 def _concept(p: torch.Tensor, request: Request, step: int) -> tuple[list[tuple[int, float]], float]:

@@ -3,6 +3,16 @@
 import pytest
 import varied_requests
 from house import EngineHouse
+from model_table import ModelTable
+from tiny_models import ARCHITECTURES
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-model-table",
+        action="store_true",
+        help="Write the table in docs/models.md from the results of test_architectures.py.",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +33,13 @@ def engine(house, tiny_model):
 def plain_outputs(house, tiny_model):
     """What a plain engine gives for the varied requests."""
     return varied_requests.run(house.get(tiny_model("llama")))
+
+
+@pytest.fixture(scope="session")
+def model_table(request):
+    """What the tests of the architectures saw; written to the documentation if asked for."""
+    table = ModelTable()
+    yield table
+    # the option is unknown when pytest finds this file late, as in a run of all tests
+    if request.config.getoption("--write-model-table", default=False):
+        table.write(list(ARCHITECTURES))

@@ -16,7 +16,7 @@ class EngineHouse:
         self._engine: Any = None
 
     def get(self, model: str, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
-        """A running engine of a tiny model in float32, with these arguments."""
+        """A running engine of a tiny model, in float32 unless told otherwise."""
         key = repr((model, environment, arguments))
         if key != self._key:
             self.close()
@@ -26,9 +26,7 @@ class EngineHouse:
                 self._engine = Engine(
                     model_path=model,
                     tokenizer_path=tokenizer_path(model),
-                    dtype="float32",
-                    random_seed=0,
-                    **arguments,
+                    **{"dtype": "float32", "random_seed": 0, **arguments},
                 )
             self._key = key
         return self._engine
