@@ -116,7 +116,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         config=_ALL_HEADS,
     ),
     "phi3": Architecture("phi3", 7),
-    "glm4": Architecture("glm4", 13, config={"head_dim": 16}, embedding_std=0.6),
+    "glm4": Architecture("glm4", 12, config={"head_dim": 16}, embedding_std=0.6),
     "stablelm": Architecture("stablelm", 3),
     "gpt2": Architecture(
         "gpt2",
