@@ -14,7 +14,7 @@ from oracle import Oracle, Request
 LOG_PROBABILITY = 0.08
 """Twice what was measured. bfloat16 keeps 8 bits, so logits around 4 are rounded to 1/64, which a
 temperature of 0.6 makes 0.026; the activations of two layers are rounded too."""
-ENTROPY = 1e-3
+ENTROPY = 2e-3
 """Of the mean over a trajectory, in nats; the steps' errors have either sign. Three times what was
 measured."""
 ROUTER = 0.02
