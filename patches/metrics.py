@@ -19,11 +19,12 @@ def metrics_for(req: Any) -> ThinkingMetrics | None:
 
     That is a health check, or the request for no token that prefills the prompt of n samples.
     """
+    if _active is None:  # asked for every row of every step: nothing before this
+        return None
     from sglang.srt.managers.utils import is_health_check_generate_req
 
-    if _active is None or req.sampling_params.max_new_tokens == 0:
-        return None
-    return None if is_health_check_generate_req(req) else _active
+    prefill_of_samples = req.sampling_params.max_new_tokens == 0
+    return None if prefill_of_samples or is_health_check_generate_req(req) else _active
 
 
 @patch(
