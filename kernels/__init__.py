@@ -1,4 +1,5 @@
-"""Device code of soft thinking: the concept step and the concept embedding.
+"""Device code of soft thinking: the thinking step and the concept embedding.
 
-Every operation has a plain PyTorch reference here; nothing in this package knows SGLang.
+Every operation has a plain PyTorch reference, which CPUs use, and a Triton kernel in
+``*_triton.py``, which CUDA devices use. Nothing in this package knows SGLang.
 """

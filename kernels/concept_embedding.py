@@ -1,47 +1,80 @@
 """The concept embedding: the weighted sum of the embeddings of a concept's tokens."""
 
 import torch
+import torch.nn.functional as F
+
+from soft_sglang.kernels import concept_embedding_triton
 
 
 def concept_embedding(
     weight: torch.Tensor,
-    base: torch.Tensor,
+    input_ids: torch.Tensor,
     ids: torch.Tensor,
     weights: torch.Tensor,
+    slots: torch.Tensor,
     vocab_start: int = 0,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Embed concepts on one vocabulary shard.
+    """Embed the inputs of a batch on one vocabulary shard: concepts, or plain tokens.
 
-    ``sum_k weights[b, k] * weight[ids[b, k] - vocab_start]`` with accumulation in float32
-    (arXiv 2505.15778, equation 3). Rows with a single non-zero weight are copied from ``base``,
-    so that they are bit-equal to the plain embedding. Ids outside the shard count as zero, so the
-    sums of all shards add up to the full sum. Fixed shapes, no host synchronisation.
+    A row whose concept has several non-zero weights is
+    ``sum_k weights[slot, k] * weight[ids[slot, k] - vocab_start]``, accumulated in float32
+    (arXiv 2505.15778, equation 3). Any other row is the embedding of its input id, bit for bit.
+    Ids outside the shard count as zero, and nothing is read for them, so the sums of all shards
+    add up to the full sum. Fixed shapes and no host synchronisation: a graph can hold it. A Triton
+    kernel on CUDA tensors, PyTorch elsewhere.
 
     Args:
-        weight: ``[V, D]`` embedding table, or this rank's shard of it.
-        base: ``[B, D]`` plain embeddings of the emitted ids on this shard; not changed.
-        ids: ``[B, K]`` integer token ids.
-        weights: ``[B, K]`` float32, heaviest first, 0 for unused columns.
+        weight: ``[V, D]`` embedding table, or this rank's shard of it; the last stride is 1.
+        input_ids: ``[N]`` integer token ids. Where a row is a mixture it is the concept's first
+            token; the kernel relies on that.
+        ids: ``[R, K]`` integer, the concept table's token ids.
+        weights: ``[R, K]`` float32, the non-zero ones first.
+        slots: ``[N]`` integer, the row of the concept table for each input.
         vocab_start: first token id of the shard.
+        out: ``[N, D]`` tensor to write to, in the table's dtype.
 
     Returns:
-        ``[B, D]`` in the dtype of ``base``.
+        ``out``, or a new tensor.
     """
+    if not weight.is_cuda:
+        return concept_embedding_torch(weight, input_ids, ids[slots], weights[slots], vocab_start)
+    if out is None:
+        out = weight.new_empty(input_ids.shape[0], weight.shape[1])
+    return concept_embedding_triton.concept_embedding(
+        weight, input_ids, ids, weights, slots, vocab_start, out
+    )
+
+
+def _shard_rows(
+    weight: torch.Tensor, ids: torch.Tensor, vocab_start: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row numbers in the shard, 0 for ids that are not in it, and which are."""
     local = ids.long() - vocab_start
     inside = (local >= 0) & (local < weight.shape[0])
-    local = torch.where(inside, local, 0)
+    return torch.where(inside, local, 0), inside
+
+
+def concept_embedding_torch(
+    weight: torch.Tensor,
+    input_ids: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    vocab_start: int,
+) -> torch.Tensor:
+    """The reference; ``ids`` and ``weights`` are ``[N, K]`` here."""
+    local, inside = _shard_rows(weight, input_ids, vocab_start)
+    plain = F.embedding(local, weight).masked_fill_(~inside[:, None], 0)
+    local, inside = _shard_rows(weight, ids, vocab_start)
     scale = torch.where(inside, weights, 0.0)
     if weight.dtype == torch.float32:
-        mixed = torch.nn.functional.embedding_bag(
-            local, weight, per_sample_weights=scale, mode="sum"
-        )
+        mixed = F.embedding_bag(local, weight, per_sample_weights=scale, mode="sum")
     else:
-        mixed = torch.zeros(base.shape, dtype=torch.float32, device=base.device)
+        mixed = torch.zeros(plain.shape, dtype=torch.float32, device=plain.device)
         for k in range(ids.shape[-1]):
-            row = torch.nn.functional.embedding(local[:, k], weight)
-            mixed.addcmul_(row.float(), scale[:, k, None])
+            mixed.addcmul_(F.embedding(local[:, k], weight).float(), scale[:, k, None])
     soft = (weights > 0).sum(dim=-1, keepdim=True) > 1
-    return torch.where(soft, mixed.to(base.dtype), base)
+    return torch.where(soft, mixed.to(plain.dtype), plain)
 
 
 def mix_embeddings(

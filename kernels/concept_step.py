@@ -67,25 +67,69 @@ def concept_step(
 
     Args:
         logits: ``[B, V]`` floating point, any stride, already penalised and masked; not changed.
-            ``-inf`` is a forbidden token. A row of nothing but ``-inf`` gives the token 0.
+            ``-inf`` is a forbidden token. A row of nothing but ``-inf``, or with a NaN, gives the
+            token 0; one with ``inf`` gives that token.
         rows: parameters.
         width: number K of columns of the result, at least the largest ``max_topk``.
         candidates: number of candidates, at least ``width``; cut to V.
         with_gumbel: some row has Gumbel noise (known to the host from its parameters).
         with_dirichlet: some row has Dirichlet noise.
     """
-    logits = logits.float()
-    values, ids = _top_candidates(logits, min(candidates, logits.shape[-1]))
-    others, entropy = _normalise(logits, values[:, :1], ids[:, :1], rows.temperature[:, None])
-    rank = torch.arange(values.shape[-1], device=logits.device)
-    # relative to the heaviest token until the end: the sum over the vocabulary is not needed
-    p = torch.exp((values - values[:, :1]) / rows.temperature[:, None])
-    dead = ~torch.isfinite(values[:, 0] + others)
-    p = torch.where(dead[:, None], (rank == 0).float(), p)
-    mass = torch.where(dead, 1.0, 1.0 + others)
-    entropy = torch.where(dead, 0.0, entropy)
+    candidates_ = top_candidates(logits, rows.temperature, candidates)
+    return concepts_of(candidates_, rows, logits.shape[-1], width, with_gumbel, with_dirichlet)
 
-    p = _filter(p, rank, mass, rows, vocab_size=logits.shape[-1])
+
+class Candidates(NamedTuple):
+    """The heaviest tokens of ``B`` rows, and what is known of all others."""
+
+    p: torch.Tensor
+    """``[B, C]`` float32, descending, relative to the heaviest token."""
+    ids: torch.Tensor
+    """``[B, C]`` int64."""
+    mass: torch.Tensor
+    """``[B]`` float32, of the whole vocabulary in the unit of ``p``."""
+    entropy: torch.Tensor
+    """``[B]`` float32, nats, of the whole vocabulary."""
+
+
+def top_candidates(logits: torch.Tensor, temperature: torch.Tensor, count: int) -> Candidates:
+    """The ``count`` heaviest tokens of each row, equal ones by ascending id.
+
+    Args:
+        logits: as for :func:`concept_step`.
+        temperature: ``[B]`` float32, above 0.
+        count: cut to V.
+    """
+    logits = logits.float()
+    values, ids = _top_values(logits, min(count, logits.shape[-1]))
+    others, entropy = _normalise(logits, values[:, :1], ids[:, :1], temperature[:, None])
+    # relative to the heaviest token until the end: the sum over the vocabulary is not needed
+    distance = (values.double() - values[:, :1].double()) / temperature.double()[:, None]
+    p = torch.exp(distance).float()
+    dead = ~torch.isfinite(values[:, 0] + others)
+    rank = torch.arange(values.shape[-1], device=logits.device)
+    return Candidates(
+        p=torch.where(dead[:, None], (rank == 0).float(), p),
+        ids=torch.where(dead[:, None] & (values[:, :1] != torch.inf), 0, ids),
+        mass=torch.where(dead, 1.0, 1.0 + others),
+        entropy=torch.where(dead, 0.0, entropy),
+    )
+
+
+def concepts_of(
+    candidates: Candidates,
+    rows: ConceptRows,
+    vocab_size: int,
+    width: int,
+    with_gumbel: bool,
+    with_dirichlet: bool,
+) -> Concepts:
+    """The concept tokens that the method makes of the candidates; see :func:`concept_step`."""
+    p, ids, mass, entropy = candidates
+    rank = torch.arange(p.shape[-1], device=p.device)
+    within_top_k = torch.where(rank < rows.top_k[:, None], p, 0.0)
+    mass = torch.where(rows.top_k < vocab_size, within_top_k.sum(dim=-1), mass)
+    p = filtered(p, mass, rows.top_k, rows.top_p, rows.min_p)
     if with_dirichlet:
         p, ids = _dirichlet(p, ids, rows)
     p = torch.where(rank < rows.max_topk[:, None], p, 0.0)
@@ -99,6 +143,30 @@ def concept_step(
         p = torch.nn.functional.pad(p, (0, missing))
         ids = torch.nn.functional.pad(ids, (0, missing))
     return Concepts(ids=ids[:, :width], weights=p[:, :width], entropy=entropy)
+
+
+def filtered(
+    p: torch.Tensor,
+    mass: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+) -> torch.Tensor:
+    """Top-k, top-p and min-p; ``[B, C]``, not renormalised.
+
+    Args:
+        p: ``[B, C]``, descending, relative to the heaviest token.
+        mass: ``[B]``, what top-p is a share of, in the unit of ``p``: of the tokens within top-k
+            where each filter renormalises, of the whole vocabulary where they apply jointly.
+        top_k, top_p, min_p: ``[B]``.
+    """
+    rank = torch.arange(p.shape[-1], device=p.device)
+    p = torch.where(rank < top_k[:, None], p, 0.0)
+    before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
+    # the first token always stays, and a top-p of 1 keeps all: rounding can make `before` 1
+    top_p = top_p[:, None]
+    p = torch.where((before < top_p) | (rank == 0) | (top_p >= 1.0), p, 0.0)
+    return torch.where(p >= min_p[:, None] * p[:, :1], p, 0.0)
 
 
 def _normalise(
@@ -117,7 +185,7 @@ def _normalise(
     return others, torch.log1p(others) - spread / (1.0 + others)
 
 
-def _top_candidates(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _top_values(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``count`` largest values and their ids, equal values by ascending id.
 
     ``topk`` chooses freely among values equal to the smallest one it returns, and differently for
@@ -137,22 +205,6 @@ def _top_candidates(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, tor
 def _sort_descending(values: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     values, order = torch.sort(values, dim=-1, descending=True, stable=True)
     return values, ids.gather(-1, order)
-
-
-def _filter(
-    p: torch.Tensor, rank: torch.Tensor, mass: torch.Tensor, rows: ConceptRows, vocab_size: int
-) -> torch.Tensor:
-    """Top-k, top-p, min-p in this order, each on the renormalised rest; not yet renormalised.
-
-    ``mass``: of the whole vocabulary, in the unit of ``p``.
-    """
-    p = torch.where(rank < rows.top_k[:, None], p, 0.0)
-    mass = torch.where(rows.top_k < vocab_size, p.sum(dim=-1), mass)
-    before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
-    # the first token always stays, and a top-p of 1 keeps all: rounding can make `before` 1
-    top_p = rows.top_p[:, None]
-    p = torch.where((before < top_p) | (rank == 0) | (top_p >= 1.0), p, 0.0)
-    return torch.where(p >= rows.min_p[:, None] * p[:, :1], p, 0.0)
 
 
 def _dirichlet(

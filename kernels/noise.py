@@ -7,8 +7,12 @@ a resumed request continues its own sequence, and all tensor-parallel ranks draw
 import torch
 
 _MASK = 0xFFFFFFFF
-_GAMMA_ROUNDS = 8
+GAMMA_ROUNDS = 8
 """Proposals of the gamma sampler. One is rejected with probability below 5 %, all of them 4e-11."""
+
+
+SAMPLING_STREAM = 3 * GAMMA_ROUNDS + 2
+"""The first stream after those of the gamma sampler."""
 
 
 def _rotate_left(x: torch.Tensor, bits: int) -> torch.Tensor:
@@ -35,6 +39,18 @@ def murmur3_32(words: list[torch.Tensor]) -> torch.Tensor:
     return h ^ (h >> 16)
 
 
+def _hash(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor, stream: int) -> torch.Tensor:
+    return murmur3_32(
+        [
+            (seed & _MASK)[:, None],
+            ((seed >> 32) & _MASK)[:, None],
+            step[:, None],
+            ids,
+            torch.full((), stream, dtype=torch.int64, device=ids.device),
+        ]
+    )
+
+
 def uniform(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor, stream: int) -> torch.Tensor:
     """Uniform numbers in the open interval (0, 1), exact in float32.
 
@@ -47,19 +63,22 @@ def uniform(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor, stream: i
     Returns:
         ``[B, C]`` float32.
     """
-    words = [
-        (seed & _MASK)[:, None],
-        ((seed >> 32) & _MASK)[:, None],
-        step[:, None],
-        ids,
-        torch.full((), stream, dtype=torch.int64, device=ids.device),
-    ]
-    return ((murmur3_32(words) >> 9).to(torch.float32) + 0.5) * 2.0**-23
+    return ((_hash(seed, step, ids, stream) >> 9).to(torch.float32) + 0.5) * 2.0**-23
 
 
 def gumbel(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Gumbel(0, 1) noise, ``[B, C]`` float32; arguments as in :func:`uniform`."""
     return -torch.log(-torch.log(uniform(seed, step, ids, stream=0)))
+
+
+def sampling_gumbel(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Gumbel(0, 1) noise with a fine upper tail, to draw one token of a large vocabulary.
+
+    Only the largest numbers decide there. They come from the smallest uniform ones, which keep all
+    32 bits of the hash. Arguments as in :func:`uniform`; ``[B, C]`` float32.
+    """
+    hashed = _hash(seed, step, ids, stream=SAMPLING_STREAM)
+    return -torch.log(-torch.log1p(-(hashed.double() + 0.5) * 2.0**-32)).float()
 
 
 def log_gamma_variate(
@@ -81,7 +100,7 @@ def log_gamma_variate(
     c = torch.rsqrt(9.0 * d)
     log_v = torch.zeros_like(d)
     accepted = torch.zeros_like(d, dtype=torch.bool)
-    for i in range(_GAMMA_ROUNDS):
+    for i in range(GAMMA_ROUNDS):
         radius, angle, u = (uniform(seed, step, ids, stream=3 * i + j + 2) for j in range(3))
         x = torch.sqrt(-2.0 * torch.log(radius)) * torch.cos(2.0 * torch.pi * angle)
         v = (1.0 + c * x) ** 3

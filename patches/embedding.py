@@ -1,7 +1,7 @@
 """The model's input embedding: feeds concepts instead of tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -27,6 +27,8 @@ class ConceptEmbedding:
         self._inputs: Sequence[ConceptInputs] = ()
         self.layer = find_input_embedding(model)
         self._plain_table = _is_plain_table(self.layer)
+        sharded = self._plain_table and self.layer.tp_size > 1
+        self._vocab_start = self.layer.shard_indices.org_vocab_start_index if sharded else 0
         name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
         self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
         setattr(self.layer, name, self._embed)
@@ -65,26 +67,52 @@ class ConceptEmbedding:
         model.forward = feed_captured
 
     def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if len(self._inputs) == 1 and self._inputs[0].index is None and self._plain_table:
+            return self._embed_concepts(input_ids, self._inputs[0])
         base = self._embed_ids(input_ids)
         for inputs in self._inputs:
-            base = self._mixed(base, inputs)
+            base = self._mixed(base, input_ids, inputs)
         return base
 
     @torch.compiler.disable  # Inductor's freezing would take the table for a constant
-    def _mixed(self, base: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
-        ids, weights = inputs.concepts(self.table)
-        flat = base.view(-1, base.shape[-1])
-        rows = flat if inputs.index is None else flat[inputs.index]
+    def _embed_concepts(self, input_ids: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
+        """The embeddings of inputs that may all be mixtures, from a plain table."""
+        weight, flat = self.layer.weight, input_ids.view(-1)
+        out = None
+        if weight.is_cuda:
+            with self._output_allocation():
+                out = weight.new_empty(flat.shape[0], weight.shape[1])
+        ids, weights = inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
+        rows = concept_embedding(weight, flat, ids, weights, inputs.slots, self._vocab_start, out)
+        return rows.view(*input_ids.shape, -1)
+
+    @torch.compiler.disable
+    def _mixed(
+        self, base: torch.Tensor, input_ids: torch.Tensor, inputs: ConceptInputs
+    ) -> torch.Tensor:
+        """``base`` with mixtures at some positions."""
+        index, flat = inputs.index, base.view(-1, base.shape[-1])
         if self._plain_table:
-            shard = self.layer.shard_indices
-            start = shard.org_vocab_start_index if self.layer.tp_size > 1 else 0
-            rows = concept_embedding(self.layer.weight, rows, ids, weights, vocab_start=start)
+            ids = input_ids.view(-1)
+            rows = self._embed_concepts(ids if index is None else ids[index], inputs)
         else:
+            table = inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
+            ids, weights = (values[inputs.slots] for values in table)
             embedded = self._embed_ids(ids.reshape(-1)).view(*ids.shape, -1)
-            rows = mix_embeddings(embedded, rows, weights)
-        if inputs.index is not None:
-            rows = flat.index_copy(0, inputs.index, rows)
+            rows = mix_embeddings(embedded, flat if index is None else flat[index], weights)
+        if index is not None:
+            rows = flat.index_copy(0, index, rows)
         return rows.view(base.shape)
+
+    def _output_allocation(self) -> AbstractContextManager[Any]:
+        """Where the layer's output must lie for the all-reduce that follows."""
+        from sglang.srt.distributed.device_communicators.pynccl_allocator import (
+            use_symmetric_memory,
+        )
+        from sglang.srt.layers.dp_attention import is_allocation_symmetric
+        from sglang.srt.runtime_context import get_parallel
+
+        return use_symmetric_memory(get_parallel().tp_group, disabled=not is_allocation_symmetric())
 
 
 def _is_plain_table(layer: Any) -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from soft_sglang.concept_sampler import BatchPlan, plan_batch
-from soft_sglang.concept_table import ConceptTable, RowStart
+from soft_sglang.concept_sampler import BatchPlan, RowParameters, plan_batch
+from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.request import trace_of
 from soft_sglang.trace import Concept
@@ -18,21 +18,14 @@ _PLAN = "soft_thinking_plan"
 
 @dataclass(frozen=True)
 class ConceptInputs:
-    """Input positions of a forward pass that are fed a mixture."""
+    """Input positions of a forward pass that may be fed a mixture."""
 
     index: torch.Tensor | None
     """``[N]`` int64, positions in the flat input; None: all of them."""
-    slots: torch.Tensor | None = None
-    """``[N]`` integer, the table rows that hold the mixtures, or None."""
+    slots: torch.Tensor
+    """``[N]`` integer, the rows that hold the mixtures."""
     mixtures: tuple[torch.Tensor, torch.Tensor] | None = None
-    """Otherwise the mixtures: ``[N, K]`` int64 ids and ``[N, K]`` float32 weights."""
-
-    def concepts(self, table: ConceptTable) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and weights, ``[N, K]`` each, as they are now."""
-        if self.slots is not None:
-            return table.ids[self.slots], table.weights[self.slots]
-        assert self.mixtures is not None
-        return self.mixtures
+    """``[R, K]`` int64 ids and ``[R, K]`` float32 weights; None: the concept table's."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,7 @@ def attach_soft_batch(
         resumed = _resumed_inputs(prefilled, batch.prefix_lens, batch.extend_lens, table.device)
         inputs += [] if resumed is None else [resumed]
     if decoding:
-        decoded = _decode_inputs(forward_batch, plan, len(prefilled))
-        inputs += [] if decoded is None else [decoded]
+        inputs.append(_decode_inputs(forward_batch, len(prefilled)))
     forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs))
 
 
@@ -92,10 +84,19 @@ def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
     if cached is not None and cached[0] is batch.reqs:
         plan: BatchPlan | None = cached[1]
         return plan
-    traces = [trace_of(req) for req in batch.reqs]
-    plan = plan_batch([None if t is None else (t.params, t.top_k) for t in traces], device)
+    plan = plan_batch([_parameters(req) for req in batch.reqs], device)
     setattr(batch, _PLAN, (batch.reqs, plan))
     return plan
+
+
+def _parameters(req: Any) -> RowParameters:
+    trace = trace_of(req)
+    if trace is not None:
+        return RowParameters(trace.params, trace.top_k, trace.answer)
+    own = req.sampling_params
+    return RowParameters(
+        None, own.top_k, AnswerSampling(own.temperature, own.top_p, own.top_k, own.min_p)
+    )
 
 
 def _row_start(req: Any) -> RowStart:
@@ -131,19 +132,16 @@ def _resumed_inputs(
         ids[row, : len(concept.ids)] = torch.from_numpy(concept.ids)
         weights[row, : len(concept.ids)] = torch.from_numpy(concept.weights)
     positions = torch.tensor(index, dtype=torch.int64).to(device)
-    return ConceptInputs(positions, mixtures=(ids.to(device), weights.to(device)))
+    rows = torch.arange(len(concepts), device=device)
+    return ConceptInputs(positions, rows, (ids.to(device), weights.to(device)))
 
 
-def _decode_inputs(forward_batch: Any, plan: BatchPlan, prefilled: int) -> ConceptInputs | None:
+def _decode_inputs(forward_batch: Any, prefilled: int) -> ConceptInputs:
     """The rows of a decode batch, or the decode tail of a mixed one, in the flat input."""
     slots = forward_batch.req_pool_indices
     if not prefilled:
-        rows = plan.index
-        return ConceptInputs(rows, slots if rows is None else slots[rows])
-    tail = [row for row in plan.positions if row >= prefilled]
-    if not tail:
-        return None
-    host = torch.tensor(tail, dtype=torch.int64, pin_memory=slots.is_cuda)
-    rows = host.to(slots.device, non_blocking=True)
-    first = forward_batch.input_ids.shape[0] - slots.shape[0]
-    return ConceptInputs(rows + first, slots[rows])
+        return ConceptInputs(None, slots)  # the rows of discrete requests hold no mixture
+    decoding = slots[prefilled:]
+    first = forward_batch.input_ids.shape[0] - decoding.shape[0]
+    last = forward_batch.input_ids.shape[0]
+    return ConceptInputs(torch.arange(first, last, device=slots.device), decoding)

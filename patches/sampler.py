@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from soft_sglang.concept_sampler import BatchPlan, ConceptStep, Sampling
+from soft_sglang.concept_sampler import BatchPlan, ConceptStep
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.kernels.concept_step import Concepts
+from soft_sglang.kernels.thinking_step import Sampling
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.step_output import DeviceOutput
 
@@ -24,7 +25,7 @@ class SamplingStep:
 
     def __init__(self, table: ConceptTable, plan: BatchPlan, slots: torch.Tensor) -> None:
         self._step = ConceptStep(table, plan, slots)
-        self._sampling: Sampling | None = None
+        self._plan = plan.step
 
     @contextmanager
     def attached_to(self, sampling_info: Any) -> Iterator[None]:
@@ -37,24 +38,43 @@ class SamplingStep:
             SamplingStep.active = None
             delattr(sampling_info, _ATTRIBUTE)
 
+    def replaces(self, sampler: Any, sampling_info: Any, return_logprob: bool) -> bool:
+        """Whether SGLang's own sampler need not run; decides what :meth:`think` computes."""
+        samples = (
+            self._plan.samples
+            and not return_logprob
+            and sampling_info.sampling_seed is None  # its numbers are SGLang's to draw
+            and sampling_info.sampling_mask_batch_indices is None
+            and sampler.rl_on_policy_target is None
+            and not sampler.use_ascend_backend
+        )
+        # flashinfer's samplers renormalise after top-k only where there is a min-p
+        joint = not (_backend() == "flashinfer" and sampling_info.need_min_p_sampling)
+        self._plan = replace(self._plan, samples=samples, joint_filters=joint)
+        return samples
+
     def phase_view(self, sampling_info: Any) -> Any:
         """The sampling info with each row's parameters for its phase."""
-        own = Sampling(*(getattr(sampling_info, name) for name in Sampling._fields))
-        self._sampling = self._step.answer_sampling(own)
-        if self._sampling is own:
+        own = _sampling_of(sampling_info)
+        sampling = self._step.answer_sampling(own)
+        if sampling is own:
             return sampling_info
         view = copy.copy(sampling_info)
-        for name, value in self._sampling._asdict().items():
+        for name, value in sampling._asdict().items():
             setattr(view, name, value)
         return view
 
-    def think(self, logits: torch.Tensor, agree: Callable[[Concepts], Concepts] | None) -> None:
+    def think(
+        self,
+        logits: torch.Tensor,
+        sampling_info: Any,
+        agree: Callable[[torch.Tensor], torch.Tensor] | None,
+    ) -> None:
         """Compute the concepts from preprocessed logits ``[B, V]``."""
-        assert self._sampling is not None
-        self._step.think(logits, self._sampling, agree)
+        self._step.think(logits, _sampling_of(sampling_info), self._plan, agree)
 
-    def final_ids(self, sampled: torch.Tensor) -> torch.Tensor:
-        """The sampled ids with those of thinking rows replaced."""
+    def final_ids(self, sampled: torch.Tensor | None) -> torch.Tensor:
+        """The batch's ids: those of another sampler with those of thinking rows replaced."""
         return self._step.final_ids(sampled)
 
     def report_to(self, logits_output: Any) -> None:
@@ -68,6 +88,17 @@ class SamplingStep:
         )
 
 
+def _sampling_of(sampling_info: Any) -> Sampling:
+    return Sampling(*(getattr(sampling_info, name) for name in Sampling._fields))
+
+
+def _backend() -> str:
+    from sglang.srt.runtime_context import get_exec
+
+    backend: str = get_exec().kernel.sampling_backend
+    return backend
+
+
 def _step_of(sampling_info: Any) -> SamplingStep | None:
     step: SamplingStep | None = getattr(sampling_info, _ATTRIBUTE, None)
     return step
@@ -77,7 +108,10 @@ def _step_of(sampling_info: Any) -> SamplingStep | None:
     "layers.sampler.Sampler.forward",
     When.AROUND,
     why="Thinking rows emit the heaviest token of their concept, not a sampled one.",
-    how="Samples with each row's parameters for its phase, then replaces the thinking rows' ids.",
+    how=(
+        "Lets the concept step sample every row where that is exact. Otherwise samples with each "
+        "row's parameters for its phase, and replaces the thinking rows' ids."
+    ),
     upstream="register_sampler_backend changes the backend for every request.",
     fingerprint="cda5191757d6cc99",
 )
@@ -86,15 +120,19 @@ def replace_ids(
     self: Any,
     logits_output: Any,
     sampling_info: Any,
+    return_logprob: bool,
     *args: Any,
     **kwargs: Any,
 ) -> torch.Tensor:
     """Sample a batch."""
     step = _step_of(sampling_info)
     if step is None:
-        return original(self, logits_output, sampling_info, *args, **kwargs)
+        return original(self, logits_output, sampling_info, return_logprob, *args, **kwargs)
+    if step.replaces(self, sampling_info, return_logprob):
+        self._preprocess_logits(logits_output.next_token_logits, sampling_info)
+        return step.final_ids(None)
     view = step.phase_view(sampling_info)
-    return step.final_ids(original(self, logits_output, view, *args, **kwargs))
+    return step.final_ids(original(self, logits_output, view, return_logprob, *args, **kwargs))
 
 
 @patch(
@@ -112,22 +150,21 @@ def think(logits: torch.Tensor, self: Any, _logits: torch.Tensor, sampling_info:
     """Compute the concepts of a batch."""
     step = _step_of(sampling_info)
     if step is not None:
-        step.think(logits, _agreement(self, sampling_info))
+        step.think(logits, sampling_info, _agreement(self, sampling_info))
 
 
-def _agreement(sampler: Any, sampling_info: Any) -> Callable[[Concepts], Concepts] | None:
-    """How ranks agree on concepts, where SGLang makes them agree on ids too; else None."""
+def _agreement(sampler: Any, sampling_info: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """How ranks agree on a step, where SGLang makes them agree on ids too; else None."""
     from sglang.srt.layers.sampler import SYNC_TOKEN_IDS_ACROSS_TP
 
     group = sampler.tp_sync_group
     if not (SYNC_TOKEN_IDS_ACROSS_TP or sampling_info.grammars) or group.size() == 1:
         return None
 
-    def take_from_first_rank(concepts: Concepts) -> Concepts:
+    def take_from_first_rank(tensor: torch.Tensor) -> torch.Tensor:
+        agreed = tensor.contiguous()
         first = torch.distributed.get_global_rank(group, 0)
-        agreed = Concepts(*(tensor.contiguous() for tensor in concepts))
-        for tensor in agreed:
-            torch.distributed.broadcast(tensor, src=first, group=group)
+        torch.distributed.broadcast(agreed, src=first, group=group)
         return agreed
 
     return take_from_first_rank

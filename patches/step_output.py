@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from soft_sglang.concept_sampler import StepOutput
+from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.patches.metrics import active_metrics, metrics_for
 from soft_sglang.patches.request import trace_of
 from soft_sglang.state_machine import Phase
@@ -18,11 +18,11 @@ class DeviceOutput:
 
     positions: Sequence[int]
     """Rows of the batch, as in the plan."""
-    output: StepOutput
+    output: StepResult
 
     def copy_to_host(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> "HostOutput":
         """Start the copy."""
-        return HostOutput(self.positions, StepOutput(*(copy_tensor(t) for t in self.output)))
+        return HostOutput(self.positions, StepResult(*(copy_tensor(t) for t in self.output)))
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class HostOutput:
     """The same on the host."""
 
     positions: Sequence[int]
-    output: StepOutput
+    output: StepResult
 
     def consume(self, batch: Any, commits: Sequence[Any]) -> None:
         """Record the committed steps in the requests' traces.

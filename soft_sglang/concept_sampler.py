@@ -10,65 +10,71 @@ from typing import NamedTuple
 
 import torch
 
-from soft_sglang.concept_table import ConceptTable
-from soft_sglang.kernels.concept_step import ConceptRows, Concepts, concept_step
-from soft_sglang.kernels.thinking_state import advance
+from soft_sglang.concept_table import AnswerSampling, ConceptTable
+from soft_sglang.kernels.thinking_step import Sampling, StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
 DIRICHLET_CANDIDATES = 256
 """Tokens that Dirichlet noise is drawn for when top-k is off."""
+_SAMPLED_CANDIDATES = 256
+"""Largest top-k of rows that are sampled together with the concepts."""
+_TOP_K_OFF = 1 << 30
+
+
+class RowParameters(NamedTuple):
+    """What a plan needs to know of one row of a batch."""
+
+    soft: SoftThinkingParams | None
+    """None: a discrete request."""
+    top_k: int
+    """Of the thinking phase; at least 2**30 means off."""
+    answer: AnswerSampling
+    """How the row is sampled while it is not thinking."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What the host knows about the soft requests of a batch."""
+    """What the host knows about a batch with soft requests."""
 
     positions: tuple[int, ...]
-    """Rows of the batch that belong to soft requests, ascending."""
+    """Rows of the batch that the step works on, ascending: those of soft requests, or all."""
     index: torch.Tensor | None
     """The same on the device, int64; None: every row of the batch."""
-    width: int
-    """Largest ``max_topk``."""
-    candidates: int
-    with_gumbel: bool
-    with_dirichlet: bool
+    step: StepPlan
+    """``step.samples``: no row needs another sampler, in any phase."""
     with_answer_sampling: bool
     """Some request samples its answer with parameters of its own."""
 
 
-def plan_batch(
-    soft: Sequence[tuple[SoftThinkingParams, int] | None], device: torch.device
-) -> BatchPlan | None:
-    """Plan a batch.
-
-    Args:
-        soft: per row the parameters and the ``top_k`` of a soft request, None for a discrete one.
-        device: of the table.
-
-    Returns:
-        None if no request is soft.
-    """
-    rows = [(i, *entry) for i, entry in enumerate(soft) if entry is not None]
-    if not rows:
+def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan | None:
+    """Plan a batch; ``device`` is the table's. None if no request is soft."""
+    soft = [(row.soft, row.top_k) for row in rows if row.soft is not None]
+    if not soft:
         return None
-    positions = tuple(i for i, _, _ in rows)
+    answers = [row.answer for row in rows]
+    samples = all(_is_sampled_here(answer) for answer in answers)
+    candidates = [_candidates(params, top_k) for params, top_k in soft]
+    if samples:
+        candidates += [answer.top_k for answer in answers if answer.top_k < _TOP_K_OFF]
+    positions = tuple(i for i, row in enumerate(rows) if samples or row.soft is not None)
     index = None
-    if len(positions) < len(soft):
+    if len(positions) < len(rows):
         host = torch.tensor(positions, dtype=torch.int64, pin_memory=device.type == "cuda")
         index = host.to(device, non_blocking=True)
     return BatchPlan(
         positions=positions,
         index=index,
-        width=max(params.max_topk for _, params, _ in rows),
-        candidates=max(_candidates(params, top_k) for _, params, top_k in rows),
-        with_gumbel=any(params.noise == "gumbel" for _, params, _ in rows),
-        with_dirichlet=any(params.noise == "dirichlet" for _, params, _ in rows),
-        with_answer_sampling=any(params.separate_answer for _, params, _ in rows),
+        step=StepPlan(
+            width=max(params.max_topk for params, _ in soft),
+            candidates=max(candidates),
+            with_gumbel=any(params.noise == "gumbel" for params, _ in soft),
+            with_dirichlet=any(params.noise == "dirichlet" for params, _ in soft),
+            samples=samples,
+            with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
+        ),
+        with_answer_sampling=any(params.separate_answer for params, _ in soft),
     )
-
-
-_TOP_K_OFF = 1 << 30
 
 
 def _candidates(params: SoftThinkingParams, top_k: int) -> int:
@@ -79,61 +85,42 @@ def _candidates(params: SoftThinkingParams, top_k: int) -> int:
     return params.max_topk
 
 
-class Sampling(NamedTuple):
-    """Sampling parameters of a batch."""
-
-    temperatures: torch.Tensor
-    """``[B, 1]`` float32."""
-    top_ps: torch.Tensor
-    """``[B]`` float32."""
-    top_ks: torch.Tensor
-    """``[B]`` int32."""
-    min_ps: torch.Tensor
-    """``[B]`` float32."""
+def _is_unfiltered(answer: AnswerSampling) -> bool:
+    return answer.top_k >= _TOP_K_OFF and answer.top_p >= 1.0 and answer.min_p <= 0.0
 
 
-class StepOutput(NamedTuple):
-    """What the scheduler learns of a step, for the ``S`` rows of :attr:`BatchPlan.positions`."""
-
-    ids: torch.Tensor
-    """``[S, K]`` int64, the concept: what is fed next."""
-    weights: torch.Tensor
-    """``[S, K]`` float32."""
-    entropy: torch.Tensor
-    """``[S]`` float32, nats."""
-    proposal: torch.Tensor
-    """``[S]`` int64, the heaviest token before Cold Stop."""
-    think_end_allowed: torch.Tensor
-    """``[S]`` bool."""
+def _is_sampled_here(answer: AnswerSampling) -> bool:
+    """Whether the step's candidates are enough to sample exactly."""
+    return answer.top_k <= _SAMPLED_CANDIDATES or _is_unfiltered(answer)
 
 
 class ConceptStep:
-    """One step of the soft rows of a batch.
+    """One step of a batch with soft requests.
 
-    Call :meth:`answer_sampling`, :meth:`think`, :meth:`final_ids` in this order; the table is
-    written by :meth:`think`.
+    Call :meth:`answer_sampling` if another sampler runs too, :meth:`think`, and then
+    :meth:`final_ids`; the table is written by :meth:`think`.
     """
 
     def __init__(self, table: ConceptTable, plan: BatchPlan, slots: torch.Tensor) -> None:
         """``slots``: ``[B]`` request slots of the whole batch."""
         self.table = table
         self.plan = plan
-        self._slots = slots if plan.index is None else slots[plan.index]
-        self._phase = table.phase[self._slots]
-        self._parameters = table.parameters(self._slots)
-        self._token: torch.Tensor | None = None
-        self.output: StepOutput | None = None
+        self._slots = slots
+        self.output: StepResult | None = None
+        """For the rows of :attr:`BatchPlan.positions`."""
 
     def answer_sampling(self, sampling: Sampling) -> Sampling:
         """The batch's sampling parameters with after-thinking ones where a row is ANSWERING."""
         if not self.plan.with_answer_sampling:
             return sampling
-        answering = self._phase == Phase.ANSWERING
+        slots = self._slots if self.plan.index is None else self._slots[self.plan.index]
+        answering = self.table.rows.phase[slots] == Phase.ANSWERING
+        parameters = self.table.rows.parameters(slots)
         names = ("answer_temperature", "answer_top_p", "answer_top_k", "answer_min_p")
         replaced = []
         for own, name in zip(sampling, names, strict=True):
             rows = self._rows(own)
-            after = self._parameters[name].to(own.dtype).view(rows.shape)
+            after = parameters[name].to(own.dtype).view(rows.shape)
             replaced.append(
                 self._scatter(own, torch.where(answering.view(rows.shape), after, rows))
             )
@@ -143,70 +130,37 @@ class ConceptStep:
         self,
         logits: torch.Tensor,
         sampling: Sampling,
-        agree: Callable[[Concepts], Concepts] | None = None,
+        step: StepPlan,
+        agree: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         """Compute the concepts of rows that are THINKING and write the table.
 
         Args:
             logits: ``[B, V]``, preprocessed, before temperature; not changed.
-            sampling: of the batch.
-            agree: makes tensor-parallel ranks agree on the concepts; everything else of a step
-                follows from them.
+            sampling: of the batch, as the requests ask for it.
+            step: the plan's, or without ``samples``.
+            agree: makes tensor-parallel ranks agree on a tensor.
         """
-        table, parameters = self.table, self._parameters
-        thinking = self._phase == Phase.THINKING
-        rows = self._rows(logits)
-        concepts = concept_step(
-            rows,
-            ConceptRows(
-                temperature=self._rows(sampling.temperatures).view(-1),
-                top_k=self._rows(sampling.top_ks).long(),
-                top_p=self._rows(sampling.top_ps),
-                min_p=self._rows(sampling.min_ps),
-                max_topk=parameters["max_topk"],
-                noise=parameters["noise"],
-                gumbel_temperature=parameters["gumbel_temperature"],
-                dirichlet_alpha=parameters["dirichlet_alpha"],
-                seed=parameters["seed"],
-                step=table.step[self._slots],
-            ),
-            width=self.plan.width,
-            candidates=self.plan.candidates,
-            with_gumbel=self.plan.with_gumbel,
-            with_dirichlet=self.plan.with_dirichlet,
-        )
+        rows, index = self.table.rows, self.plan.index
+        output = thinking_step(logits, sampling, rows, self._slots, index, step)
         if agree is not None:
-            concepts = agree(concepts)
-        proposal = concepts.ids[:, 0]
-        think_end = parameters["think_end"]
-        allowed = rows.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf
-        state = advance(
-            proposal,
-            concepts.entropy,
-            table.run[self._slots],
-            parameters["entropy_threshold"],
-            parameters["length_threshold"],
-            think_end,
-            allowed,
-        )
-        first = torch.arange(self.plan.width, device=logits.device) == 0
-        ended = state.ended[:, None]
-        ids = torch.where(ended, torch.where(first, state.token[:, None], 0), concepts.ids)
-        weights = torch.where(ended, first.float(), concepts.weights)
+            output = StepResult(*map(agree, output))
+            slots = self._slots if index is None else self._slots[index]
+            for column in (rows.ids, rows.weights, rows.phase, rows.run):
+                column[slots] = agree(column[slots])
+        self.output = output
 
-        phase = torch.where(state.ended, int(Phase.ANSWERING), int(Phase.THINKING))
-        self._write(table.phase, phase, thinking)
-        self._write(table.run, state.run, thinking)
-        self._write(table.step, table.step[self._slots] + 1, thinking)
-        self._write(table.ids[:, : self.plan.width], ids, thinking)
-        self._write(table.weights[:, : self.plan.width], weights, thinking)
-        self._token = torch.where(thinking, state.token, -1)
-        self.output = StepOutput(ids, weights, concepts.entropy, proposal, allowed)
+    def final_ids(self, sampled: torch.Tensor | None) -> torch.Tensor:
+        """The batch's ids ``[B]``.
 
-    def final_ids(self, sampled: torch.Tensor) -> torch.Tensor:
-        """The sampled ids ``[B]`` with those of thinking rows replaced; ``sampled`` is kept."""
-        assert self._token is not None, "think() comes first"
-        token = self._token.to(sampled.dtype)
+        Args:
+            sampled: the ids of another sampler, kept where a row is not THINKING; None: the step
+                sampled those rows too.
+        """
+        assert self.output is not None, "think() comes first"
+        if sampled is None:
+            return self.output.token.to(torch.int32)
+        token = self.output.token.to(sampled.dtype)
         return self._scatter(sampled, torch.where(token >= 0, token, self._rows(sampled)))
 
     def _rows(self, batch: torch.Tensor) -> torch.Tensor:
@@ -214,7 +168,3 @@ class ConceptStep:
 
     def _scatter(self, batch: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return rows if self.plan.index is None else batch.index_copy(0, self.plan.index, rows)
-
-    def _write(self, column: torch.Tensor, value: torch.Tensor, mask: torch.Tensor) -> None:
-        old = column[self._slots]
-        column[self._slots] = torch.where(mask.view(-1, *[1] * (old.dim() - 1)), value, old)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
+from soft_sglang.kernels.table_rows import INTEGERS, REALS, TableRows
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
@@ -42,39 +43,24 @@ class ConceptTable:
     chunk, changed by the sampler, and read by the embedding and the sampler; everything happens on
     the forward stream, in order.
 
-    Attributes:
-        ids: ``[R, K]`` int64, tokens of the next input. Written by the sampler.
-        weights: ``[R, K]`` float32, heaviest first; all but the first 0 where the next input is
-            the emitted token alone. Written by the sampler.
-        phase: ``[R]`` int64, a :class:`Phase`. Written at the start and by the sampler.
-        run: ``[R]`` int64, consecutive low-entropy steps. Written as ``phase``.
-        step: ``[R]`` int64, emitted tokens. Written as ``phase``.
-        integers, reals: ``[R, n]`` int64 and float32, parameters. Written at the start.
+    The next input, the phase, the run and the step are written at the start and by the sampler, the
+    parameters at the start only.
     """
-
-    _INTEGERS = ("max_topk", "noise", "seed", "length_threshold", "think_end", "answer_top_k")
-    _REALS = (
-        "gumbel_temperature",
-        "dirichlet_alpha",
-        "entropy_threshold",
-        "answer_temperature",
-        "answer_top_p",
-        "answer_min_p",
-    )
 
     def __init__(self, rows: int, width: int, device: torch.device | str) -> None:
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self.device = torch.device(device)
-        self.width = width
-        self.ids = zeros(rows, width)
-        self.weights = zeros(rows, width, dtype=torch.float32)
-        self.phase = zeros(rows)
-        self.run = zeros(rows)
-        self.step = zeros(rows)
-        self.integers = zeros(rows, len(self._INTEGERS))
-        self.reals = zeros(rows, len(self._REALS), dtype=torch.float32)
+        self.rows = TableRows(
+            ids=zeros(rows, width),
+            weights=zeros(rows, width, dtype=torch.float32),
+            phase=zeros(rows),
+            run=zeros(rows),
+            step=zeros(rows),
+            integers=zeros(rows, len(INTEGERS)),
+            reals=zeros(rows, len(REALS), dtype=torch.float32),
+        )
         self._soft_slots: set[int] = set()
 
     def start(self, starts: Sequence[RowStart]) -> None:
@@ -98,20 +84,13 @@ class ConceptTable:
             torch.int64,
         )
         reals = self._upload([self._real_row(s.params, s.answer) for s in starts], torch.float32)
-        slots = integers[:, 0]
-        self.weights.index_fill_(0, slots, 0.0)
-        self.phase.index_copy_(0, slots, integers[:, 1])
-        self.run.index_copy_(0, slots, integers[:, 2])
-        self.step.index_copy_(0, slots, integers[:, 3])
-        self.integers.index_copy_(0, slots, integers[:, 4:])
-        self.reals.index_copy_(0, slots, reals)
-
-    def parameters(self, slots: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The parameters of rows by name, each ``[B]``."""
-        integers, reals = self.integers[slots], self.reals[slots]
-        named = dict(zip(self._INTEGERS, integers.unbind(-1), strict=True))
-        named.update(zip(self._REALS, reals.unbind(-1), strict=True))
-        return named
+        slots, rows = integers[:, 0], self.rows
+        rows.weights.index_fill_(0, slots, 0.0)
+        rows.phase.index_copy_(0, slots, integers[:, 1])
+        rows.run.index_copy_(0, slots, integers[:, 2])
+        rows.step.index_copy_(0, slots, integers[:, 3])
+        rows.integers.index_copy_(0, slots, integers[:, 4:])
+        rows.reals.index_copy_(0, slots, reals)
 
     def _upload(self, rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
         host = torch.tensor(rows, dtype=dtype, pin_memory=self.device.type == "cuda")
@@ -121,7 +100,7 @@ class ConceptTable:
         self, params: SoftThinkingParams | None, answer: AnswerSampling | None
     ) -> list[float]:
         if params is None or answer is None:
-            return [0] * len(self._INTEGERS)
+            return [0] * len(INTEGERS)
         return [
             params.max_topk,
             _NOISE_CODES[params.noise],
@@ -135,7 +114,7 @@ class ConceptTable:
         self, params: SoftThinkingParams | None, answer: AnswerSampling | None
     ) -> list[float]:
         if params is None or answer is None:
-            return [0.0] * len(self._REALS)
+            return [0.0] * len(REALS)
         return [
             params.gumbel_softmax_temperature,
             params.dirichlet_alpha,

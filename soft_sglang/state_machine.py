@@ -7,15 +7,17 @@ This is the scheduler's face of the rule, one object per request. The device's f
 from dataclasses import dataclass
 from enum import IntEnum
 
+from soft_sglang.kernels import table_rows
+
 
 class Phase(IntEnum):
     """Phase of a request."""
 
-    DISCRETE = 0
+    DISCRETE = table_rows.DISCRETE
     """Not a soft request."""
-    THINKING = 1
+    THINKING = table_rows.THINKING
     """The next input is a concept token."""
-    ANSWERING = 2
+    ANSWERING = table_rows.ANSWERING
     """Thinking has ended: ordinary sampling."""
 
 

@@ -1,14 +1,14 @@
 """Batches of soft and discrete requests for the concept sampler, without SGLang."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from soft_sglang.concept_sampler import BatchPlan, ConceptStep, Sampling, plan_batch
+from soft_sglang.concept_sampler import BatchPlan, ConceptStep, RowParameters, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
-from soft_sglang.kernels.concept_step import Concepts
+from soft_sglang.kernels.thinking_step import Sampling
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
@@ -47,13 +47,19 @@ class Request:
     top_k: int = TOP_K_OFF
     min_p: float = 0.0
 
+    @property
+    def answer(self) -> AnswerSampling:
+        if self.params is not None and self.params.separate_answer:
+            return ANSWER
+        return AnswerSampling(self.temperature, self.top_p, self.top_k, self.min_p)
+
     def start(self, **state: int) -> RowStart:
-        return RowStart(self.slot, self.params, ANSWER, phase=Phase.THINKING, **state)
+        return RowStart(self.slot, self.params, self.answer, phase=Phase.THINKING, **state)
 
 
 def plan_of(requests: Sequence[Request], device: str = "cpu") -> BatchPlan | None:
-    soft = [r.params and (r.params, r.top_k) for r in requests]
-    return plan_batch(soft, torch.device(device))
+    rows = [RowParameters(r.params, r.top_k, r.answer) for r in requests]
+    return plan_batch(rows, torch.device(device))
 
 
 def sampling_of(requests: Sequence[Request], device: str = "cpu") -> Sampling:
@@ -70,14 +76,13 @@ def run(
     requests: Sequence[Request],
     logits: torch.Tensor,
     sampled: torch.Tensor,
-    agree: Callable[[Concepts], Concepts] | None = None,
+    agree: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, ConceptStep]:
-    """One step of a batch: the ids it emits, and the step."""
+    """One step of a batch beside another sampler: the ids it emits, and the step."""
     plan = plan_of(requests)
     assert plan is not None
     step = ConceptStep(table, plan, torch.tensor([r.slot for r in requests]))
-    sampling = step.answer_sampling(sampling_of(requests))
-    step.think(logits, sampling, agree)
+    step.think(logits, sampling_of(requests), replace(plan.step, samples=False), agree)
     return step.final_ids(sampled), step
 
 
@@ -89,7 +94,7 @@ def started(*requests: Request, rows: int = 8, width: int = 6) -> ConceptTable:
 
 def contents(table: ConceptTable) -> dict[str, torch.Tensor]:
     names = ("ids", "weights", "phase", "run", "step", "integers", "reals")
-    return {name: getattr(table, name).clone() for name in names}
+    return {name: getattr(table.rows, name).clone() for name in names}
 
 
 def assert_rows_unchanged(
@@ -101,7 +106,7 @@ def assert_rows_unchanged(
 
 def fed(table: ConceptTable, slot: int) -> list[tuple[int, float]]:
     """The concept in a row: pairs of an id and a weight that is not 0."""
-    pairs = zip(table.ids[slot].tolist(), table.weights[slot].tolist(), strict=True)
+    pairs = zip(table.rows.ids[slot].tolist(), table.rows.weights[slot].tolist(), strict=True)
     return [(i, w) for i, w in pairs if w != 0]
 
 

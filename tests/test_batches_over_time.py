@@ -91,9 +91,9 @@ class Expected:
         assert all(w < tolerances.DIRICHLET_WEIGHT["atol"] for _, w in self.fed[len(row) :])
         assert_same(row, self.fed[: len(row)], tolerances.DIRICHLET_WEIGHT)
         phase = Phase.DISCRETE if self.state is None else self.state.phase
-        assert table.phase[slot] == phase
+        assert table.rows.phase[slot] == phase
         if self.state is not None:
-            assert (table.run[slot], table.step[slot]) == (self.state.run, self.emitted)
+            assert (table.rows.run[slot], table.rows.step[slot]) == (self.state.run, self.emitted)
 
 
 def random_request(rng: np.random.Generator, slot: int) -> Request:
@@ -177,7 +177,7 @@ def test_a_resumed_request_goes_on_as_if_nothing_had_happened(noise_name: str) -
         whole.append(fed(table, 2))
         emitted.append(ids.item())
         if t == 4:
-            state = {"run": int(table.run[2]), "step": 5}
+            state = {"run": int(table.rows.run[2]), "step": 5}
     assert THINK_END in emitted[5:]  # Cold Stop's run went across the retraction
 
     table.start([resumed.start(**state)])

@@ -25,7 +25,6 @@ from soft_batches import (
 
 from soft_sglang.concept_sampler import DIRICHLET_CANDIDATES, ConceptStep, plan_batch
 from soft_sglang.concept_table import RowStart
-from soft_sglang.kernels.concept_step import Concepts
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
@@ -34,26 +33,58 @@ from soft_sglang.state_machine import Phase
 
 def test_no_plan_without_soft_requests() -> None:
     assert plan_batch([], torch.device("cpu")) is None
-    assert plan_batch([None, None], torch.device("cpu")) is None
+    assert plan_of([Request(1, None), Request(2, None)]) is None
+
+
+NARROW = replace(PARAMS, max_topk=2, separate_answer=False)
+WIDE = replace(PARAMS, max_topk=5, noise="gumbel", separate_answer=False)
 
 
 def test_plan_of_a_mixed_batch() -> None:
-    narrow = replace(PARAMS, max_topk=2, separate_answer=False)
-    wide = replace(PARAMS, max_topk=5, noise="gumbel", separate_answer=False)
-    plan = plan_batch([None, (narrow, 30), None, (wide, TOP_K_OFF)], torch.device("cpu"))
+    needs_another_sampler = Request(1, None, top_p=0.9)
+    plan = plan_of(
+        [needs_another_sampler, Request(2, NARROW, top_k=30), Request(3, None), Request(4, WIDE)]
+    )
     assert plan is not None
     assert plan.positions == (1, 3)
     assert plan.index is not None and plan.index.tolist() == [1, 3]
-    assert (plan.width, plan.candidates) == (5, 30)
-    assert (plan.with_gumbel, plan.with_dirichlet) == (True, False)
+    assert (plan.step.width, plan.step.candidates) == (5, 30)
+    assert (plan.step.with_gumbel, plan.step.with_dirichlet) == (True, False)
+    assert not plan.step.samples and not plan.step.with_unfiltered
     assert not plan.with_answer_sampling
 
 
 def test_plan_of_a_soft_batch_needs_no_index() -> None:
-    plan = plan_batch([(PARAMS, 3), (PARAMS, TOP_K_OFF)], torch.device("cpu"))
+    plan = plan_of([Request(1, PARAMS, top_p=0.9), Request(2, PARAMS, top_k=3)])
     assert plan is not None
     assert plan.index is None and plan.positions == (0, 1)
     assert plan.with_answer_sampling
+
+
+@pytest.mark.parametrize(
+    ("row", "samples", "unfiltered"),
+    [
+        (Request(1, None), True, True),
+        (Request(1, None, top_k=1), True, False),
+        (Request(1, None, top_k=256, top_p=0.5, min_p=0.1), True, False),
+        (Request(1, None, top_k=257), False, False),
+        (Request(1, None, top_p=0.95), False, False),
+        (Request(1, None, min_p=0.05), False, False),
+        (Request(1, PARAMS, top_p=0.95), True, False),  # thinks so, but answers with ANSWER
+        (Request(1, NARROW, top_p=0.95), False, False),
+    ],
+)
+def test_which_rows_are_sampled_with_the_concepts(
+    row: Request, samples: bool, unfiltered: bool
+) -> None:
+    """Those whose candidates are enough: a top-k of at most 256, or no filter at all."""
+    plan = plan_of([Request(2, PARAMS, top_k=5), row])
+    assert plan is not None
+    assert (plan.step.samples, plan.step.with_unfiltered) == (samples, unfiltered)
+    assert (plan.index is None) == (samples or row.params is not None)
+    if samples:
+        limit = row.top_k if row.params is None and row.top_k < TOP_K_OFF else 0
+        assert plan.step.candidates == max(5, ANSWER.top_k, limit)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +99,8 @@ def test_plan_of_a_soft_batch_needs_no_index() -> None:
     ],
 )
 def test_candidates(noise_name: str, top_k: int, expected: int) -> None:
-    plan = plan_batch([(replace(PARAMS, noise=noise_name), top_k)], torch.device("cpu"))
-    assert plan is not None and plan.candidates == expected
+    plan = plan_of([Request(1, replace(PARAMS, noise=noise_name), top_k=top_k)])
+    assert plan is not None and plan.step.candidates == expected
 
 
 # Phases.
@@ -77,7 +108,7 @@ def test_candidates(noise_name: str, top_k: int, expected: int) -> None:
 
 def test_only_thinking_rows_emit_concepts() -> None:
     """A batch of every kind: discrete, thinking, in the middle of its prefill, answering."""
-    discrete, thinking = Request(1, None), Request(2, PARAMS)
+    discrete, thinking = Request(1, None, top_p=0.9), Request(2, PARAMS)
     prefilling, answering = Request(3, PARAMS), Request(4, PARAMS)
     table = started(thinking, answering)
     run(table, [answering], logits_of([THINK_END]), SAMPLED[:1])
@@ -143,7 +174,7 @@ def test_a_natural_think_end_is_fed_alone() -> None:
     ids, step = run(table, [request], logits_of([THINK_END, 11, 12], gap=0.1), SAMPLED[:1])
     assert ids.tolist() == [THINK_END]
     assert fed(table, 2) == [(THINK_END, 1.0)]
-    assert table.phase[2] == Phase.ANSWERING and table.step[2] == 1
+    assert table.rows.phase[2] == Phase.ANSWERING and table.rows.step[2] == 1
     assert step.output is not None
     assert step.output.ids.tolist() == [[THINK_END, 0, 0, 0]]
     assert step.output.weights.tolist() == [[1, 0, 0, 0]]
@@ -154,7 +185,7 @@ def test_a_think_end_that_is_not_the_heaviest_is_part_of_the_mixture() -> None:
     table = started(request)
     run(table, [request], logits_of([11, THINK_END, 12], gap=0.1), SAMPLED[:1])
     assert [i for i, _ in fed(table, 2)[:3]] == [11, THINK_END, 12]
-    assert table.phase[2] == Phase.THINKING
+    assert table.rows.phase[2] == Phase.THINKING
 
 
 def test_a_forced_think_end_replaces_the_concept() -> None:
@@ -165,11 +196,11 @@ def test_a_forced_think_end_replaces_the_concept() -> None:
     table = started(request)
     logits = logits_of([11, 12, 13], gap=0.1)
     assert run(table, [request], logits, SAMPLED[:1])[0].tolist() == [11]
-    assert table.run[2] == 1
+    assert table.rows.run[2] == 1
     ids, step = run(table, [request], logits, SAMPLED[:1])
     assert ids.tolist() == [THINK_END]
     assert fed(table, 2) == [(THINK_END, 1.0)]
-    assert table.phase[2] == Phase.ANSWERING
+    assert table.rows.phase[2] == Phase.ANSWERING
     assert step.output is not None
     assert step.output.ids.tolist() == [[THINK_END, 0, 0, 0]]
     assert step.output.weights.tolist() == [[1, 0, 0, 0]]
@@ -193,17 +224,25 @@ def test_a_grammar_that_forbids_the_think_end_delays_cold_stop() -> None:
 
 
 def test_what_the_ranks_agree_on_is_what_counts() -> None:
-    first, second = Request(2, PARAMS), Request(4, PARAMS)
-    table = started(first, second)
+    """The other rank sees other logits; after the step it has the first rank's everything."""
+    params = replace(PARAMS, early_stopping_entropy_threshold=5.0)
+    first, second = Request(2, params), Request(4, params)
+    mine, theirs = started(first, second), started(first, second)
+    sent: list[torch.Tensor] = []
 
-    def agree(concepts: Concepts) -> Concepts:
-        return Concepts(concepts.ids + 10, concepts.weights.flip(0), concepts.entropy + 1)
+    def send(tensor: torch.Tensor) -> torch.Tensor:
+        sent.append(tensor.clone())
+        return tensor
 
-    logits = logits_of([10, 11], [12, 13], gap=0.1)
-    _, alone = run(started(first, second), [first, second], logits, SAMPLED[:2])
-    ids, step = run(table, [first, second], logits, SAMPLED[:2], agree)
-    assert ids.tolist() == [20, 22]
-    assert [i for i, _ in fed(table, 4)[:2]] == [22, 23]
-    assert alone.output is not None and step.output is not None
-    assert torch.equal(step.output.entropy, alone.output.entropy + 1)
-    assert torch.equal(table.weights[2, :4], alone.output.weights[1])
+    logits = logits_of([10, 11], [THINK_END, 13], gap=0.1)
+    other_logits = logits_of([20, 21], [22, 23], gap=9.0)
+    ids, step = run(mine, [first, second], logits, SAMPLED[:2], send)
+    received = iter(sent)
+    agreed, other_step = run(
+        theirs, [first, second], other_logits, SAMPLED[:2], lambda _: next(received)
+    )
+    assert agreed.tolist() == ids.tolist() == [10, THINK_END]
+    assert step.output is not None and other_step.output is not None
+    assert all(torch.equal(a, b) for a, b in zip(step.output, other_step.output, strict=True))
+    for name, value in contents(mine).items():
+        assert torch.equal(contents(theirs)[name], value), name

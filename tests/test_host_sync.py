@@ -101,7 +101,8 @@ def test_a_step_does_not_wait_for_the_device(discrete: bool) -> None:
     assert plan is not None
     with no_host_sync():
         step = ConceptStep(table, plan, slots)
-        step.think(logits, step.answer_sampling(sampling))
+        step.answer_sampling(sampling)
+        step.think(logits, sampling, plan.step)
         ids = step.final_ids(SAMPLED[: len(requests)])
     assert ids.shape == (len(requests),)
 
@@ -116,6 +117,7 @@ def test_a_step_reads_nothing_at_all(discrete: bool) -> None:
     assert plan is not None
     step = ConceptStep(table, plan, torch.empty(len(requests), dtype=torch.int64, device="meta"))
     logits = torch.empty(len(requests), VOCAB, device="meta")
-    step.think(logits, step.answer_sampling(sampling_of(requests, "meta")))
+    step.answer_sampling(sampling_of(requests, "meta"))
+    step.think(logits, sampling_of(requests, "meta"), plan.step)
     sampled = torch.empty(len(requests), dtype=torch.int32, device="meta")
     assert step.final_ids(sampled).shape == (len(requests),)

@@ -1,0 +1,205 @@
+"""One step of a batch: from logits to concepts, phases and the next ids."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from soft_sglang.kernels import thinking_step_triton
+from soft_sglang.kernels.concept_step import (
+    Candidates,
+    ConceptRows,
+    concepts_of,
+    filtered,
+    top_candidates,
+)
+from soft_sglang.kernels.table_rows import ANSWERING, THINKING, TableRows
+from soft_sglang.kernels.thinking_state import advance
+
+
+class Sampling(NamedTuple):
+    """Sampling parameters of a batch, as SGLang keeps them."""
+
+    temperatures: torch.Tensor
+    """``[B, 1]`` float32, above 0."""
+    top_ps: torch.Tensor
+    """``[B]`` float32 in (0, 1]."""
+    top_ks: torch.Tensor
+    """``[B]`` int32, at least 1; at least the vocabulary size means off."""
+    min_ps: torch.Tensor
+    """``[B]`` float32 in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What the host knows of a batch from its requests' parameters."""
+
+    width: int
+    """Largest ``max_topk``, at most the table's width."""
+    candidates: int
+    """Number of candidates; see :func:`soft_sglang.kernels.concept_step.concept_step`."""
+    with_gumbel: bool = False
+    """Some row has Gumbel noise."""
+    with_dirichlet: bool = False
+    samples: bool = False
+    """Rows that are not THINKING are sampled here too."""
+    with_unfiltered: bool = False
+    """Some row may be sampled from the whole vocabulary, without any filter."""
+    joint_filters: bool = True
+    """Rows that are not THINKING: top-p is a share of the whole mass, not of that within top-k."""
+
+
+class StepResult(NamedTuple):
+    """Result for ``S`` rows."""
+
+    token: torch.Tensor
+    """``[S]`` int64, the emitted ids; -1 for rows left to another sampler."""
+    ids: torch.Tensor
+    """``[S, K]`` int64, the concept: what a THINKING row is fed next."""
+    weights: torch.Tensor
+    """``[S, K]`` float32."""
+    entropy: torch.Tensor
+    """``[S]`` float32, nats."""
+    proposal: torch.Tensor
+    """``[S]`` int64, the heaviest token before Cold Stop."""
+    think_end_allowed: torch.Tensor
+    """``[S]`` bool, False where the logit of the think-end token is ``-inf``."""
+
+
+def thinking_step(
+    logits: torch.Tensor,
+    sampling: Sampling,
+    table: TableRows,
+    slots: torch.Tensor,
+    rows: torch.Tensor | None,
+    plan: StepPlan,
+) -> StepResult:
+    """Advance the THINKING rows of a batch and, with ``plan.samples``, sample the others.
+
+    THINKING rows: steps 2 to 6 of the method (arXiv 2505.15778, section 3); their table rows are
+    written. ANSWERING rows use the answer parameters of their table row, DISCRETE rows those of
+    the batch. A sampled row draws from its filtered distribution with random numbers of the
+    device's default generator. Fixed shapes, no host synchronisation. Triton kernels on CUDA
+    tensors (up to :data:`CANDIDATE_LIMIT` candidates), PyTorch elsewhere.
+
+    Args:
+        logits: ``[B, V]`` floating point, any stride, already penalised and masked; not changed.
+        sampling: of the batch.
+        table: written in place.
+        slots: ``[B]`` integer, table rows of the batch.
+        rows: ``[S]`` int64, the rows to work on, ascending; None: all.
+        plan: of the batch.
+    """
+    if logits.is_cuda and plan.candidates <= thinking_step_triton.CANDIDATE_LIMIT:
+        seeds = None
+        if plan.samples:
+            seeds = torch.empty_like(slots, dtype=torch.int64).random_()
+        fields = thinking_step_triton.thinking_step(
+            logits, sampling, table, slots, rows, plan, seeds
+        )
+        return StepResult(*fields)
+    return thinking_step_torch(logits, sampling, table, slots, rows, plan)
+
+
+def thinking_step_torch(
+    logits: torch.Tensor,
+    sampling: Sampling,
+    table: TableRows,
+    slots: torch.Tensor,
+    rows: torch.Tensor | None,
+    plan: StepPlan,
+) -> StepResult:
+    """The reference in PyTorch."""
+    if rows is not None:
+        logits, slots = logits.index_select(0, rows), slots[rows]
+        sampling = Sampling(*(values.index_select(0, rows) for values in sampling))
+    parameters = table.parameters(slots)
+    phase, step = table.phase[slots], table.step[slots]
+    thinking = phase == THINKING
+    temperature, top_k = sampling.temperatures.view(-1), sampling.top_ks.long()
+    top_p, min_p = sampling.top_ps, sampling.min_ps
+    if plan.samples:
+        answering = phase == ANSWERING
+        temperature = torch.where(answering, parameters["answer_temperature"], temperature)
+        top_k = torch.where(answering, parameters["answer_top_k"], top_k)
+        top_p = torch.where(answering, parameters["answer_top_p"], top_p)
+        min_p = torch.where(answering, parameters["answer_min_p"], min_p)
+    candidates = top_candidates(logits, temperature, plan.candidates)
+    concepts = concepts_of(
+        candidates,
+        ConceptRows(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            max_topk=parameters["max_topk"].clamp_min(1),
+            noise=parameters["noise"],
+            gumbel_temperature=parameters["gumbel_temperature"],
+            dirichlet_alpha=parameters["dirichlet_alpha"],
+            seed=parameters["seed"],
+            step=step,
+        ),
+        logits.shape[-1],
+        plan.width,
+        plan.with_gumbel,
+        plan.with_dirichlet,
+    )
+    proposal = concepts.ids[:, 0]
+    think_end = parameters["think_end"]
+    allowed = logits.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf
+    state = advance(
+        proposal,
+        concepts.entropy,
+        table.run[slots],
+        parameters["entropy_threshold"],
+        parameters["length_threshold"],
+        think_end,
+        allowed,
+    )
+    first = torch.arange(plan.width, device=logits.device) == 0
+    ended = state.ended[:, None]
+    ids = torch.where(ended, torch.where(first, state.token[:, None], 0), concepts.ids)
+    weights = torch.where(ended, first.float(), concepts.weights)
+
+    def write(column: torch.Tensor, value: torch.Tensor) -> None:
+        mask = thinking.view(-1, *[1] * (column.dim() - 1))
+        column[slots] = torch.where(mask, value, column[slots])
+
+    write(table.phase, torch.where(state.ended, ANSWERING, THINKING))
+    write(table.run, state.run)
+    write(table.step, step + 1)
+    write(table.ids[:, : plan.width], ids)
+    write(table.weights[:, : plan.width], weights)
+
+    token = torch.full_like(state.token, -1)
+    if plan.samples:
+        token = _sampled(logits, candidates, temperature, top_k, top_p, min_p, plan)
+    token = torch.where(thinking, state.token, token)
+    return StepResult(token, ids, weights, concepts.entropy, proposal, allowed)
+
+
+def _sampled(
+    logits: torch.Tensor,
+    candidates: Candidates,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    min_p: torch.Tensor,
+    plan: StepPlan,
+) -> torch.Tensor:
+    """``[B]`` ids drawn from the filtered distributions."""
+    p, ids, mass, _ = candidates
+    if not plan.joint_filters:
+        rank = torch.arange(p.shape[-1], device=p.device)
+        within_top_k = torch.where(rank < top_k[:, None], p, 0.0).sum(dim=-1)
+        mass = torch.where(top_k < logits.shape[-1], within_top_k, mass)
+    drawn = torch.multinomial(filtered(p, mass, top_k, top_p, min_p), 1)
+    token = ids.gather(-1, drawn).squeeze(-1)
+    if plan.with_unfiltered:
+        dense = torch.softmax(logits.float() / temperature[:, None], dim=-1)
+        # a row without a finite logit has no distribution; its candidate stands
+        dead = ~torch.isfinite(dense[:, :1])
+        drawn = torch.multinomial(torch.where(dead, 1.0, dense), 1).squeeze(-1)
+        unfiltered = (top_k >= logits.shape[-1]) & (top_p >= 1.0) & (min_p <= 0.0)
+        token = torch.where(unfiltered & ~dead.squeeze(-1), drawn, token)
+    return token
