@@ -5,6 +5,9 @@ import torch.nn.functional as F
 
 from soft_sglang.kernels import concept_embedding_triton
 
+_ROWS_AT_ONCE = 64
+"""Rows whose embeddings the reference gathers together: ``[64, K, D]`` is as large as it gets."""
+
 
 def concept_embedding(
     weight: torch.Tensor,
@@ -26,11 +29,11 @@ def concept_embedding(
 
     Args:
         weight: ``[V, D]`` embedding table, or this rank's shard of it; the last stride is 1.
-        input_ids: ``[N]`` integer token ids. Where a row is a mixture it is the concept's first
+        input_ids: ``[N]`` integer token ids, contiguous. Where a row is a mixture it is the concept's first
             token; the kernel relies on that.
         ids: ``[R, K]`` integer, the concept table's token ids.
         weights: ``[R, K]`` float32, the non-zero ones first.
-        slots: ``[N]`` integer, the row of the concept table for each input.
+        slots: ``[N]`` integer, contiguous, the row of the concept table for each input.
         vocab_start: first token id of the shard.
         out: ``[N, D]`` tensor to write to, in the table's dtype.
 
@@ -70,9 +73,13 @@ def concept_embedding_torch(
     if weight.dtype == torch.float32:
         mixed = F.embedding_bag(local, weight, per_sample_weights=scale, mode="sum")
     else:
-        mixed = torch.zeros(plain.shape, dtype=torch.float32, device=plain.device)
-        for k in range(ids.shape[-1]):
-            mixed.addcmul_(F.embedding(local[:, k], weight).float(), scale[:, k, None])
+        parts = [
+            torch.bmm(some_scale[:, None], F.embedding(some, weight).float()).squeeze(1)
+            for some, some_scale in zip(
+                local.split(_ROWS_AT_ONCE), scale.split(_ROWS_AT_ONCE), strict=True
+            )
+        ]
+        mixed = torch.cat(parts)
     soft = (weights > 0).sum(dim=-1, keepdim=True) > 1
     return torch.where(soft, mixed.to(plain.dtype), plain)
 

@@ -10,6 +10,10 @@ import torch
 
 from soft_sglang.kernels import noise
 
+_SEGMENT = 64
+"""Tokens per segment of the vocabulary in the search for the heaviest ones."""
+_ROWS_AT_ONCE = 4
+
 NOISE_NONE, NOISE_GUMBEL, NOISE_DIRICHLET = range(3)
 """Values of ``ConceptRows.noise``."""
 
@@ -178,28 +182,56 @@ def _normalise(
     ``log Z - sum(exp(x) x) / Z``: no term is negative, so nothing cancels, and leaving out the
     heaviest token's 1 keeps every digit of a small entropy.
     """
+    # a few rows at a time on a CPU: intermediates that stay in its cache
+    rows = _ROWS_AT_ONCE if logits.device.type == "cpu" else max(len(logits), 1)
+    parts = zip(
+        *(tensor.split(rows) for tensor in (logits, peak, peak_id, temperature)), strict=True
+    )
+    sums = [_relative_sums(*part) for part in parts]
+    others, spread = (torch.cat(column) for column in zip(*sums, strict=True))
+    return others, torch.log1p(others) - spread / (1.0 + others)
+
+
+def _relative_sums(
+    logits: torch.Tensor, peak: torch.Tensor, peak_id: torch.Tensor, temperature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``sum exp x`` and ``sum exp(x) x`` over all tokens but the heaviest."""
     x = (logits - peak).div_(temperature)
     weight = torch.exp(x).scatter_(-1, peak_id, 0.0)
     others = weight.sum(dim=-1)
     spread = weight.mul_(x.clamp_min_(-1e30)).sum(dim=-1)  # 0 * -inf would be NaN
-    return others, torch.log1p(others) - spread / (1.0 + others)
+    return others, spread
 
 
 def _top_values(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``count`` largest values and their ids, equal values by ascending id.
 
-    ``topk`` chooses freely among values equal to the smallest one it returns, and differently for
-    another ``count``; here the lowest ids win, so a row does not depend on its neighbours.
+    They lie in the segments of the vocabulary with the largest maxima: each segment that comes
+    before the segment of a wanted token holds a better one. Sorting keys that hold value and id
+    makes a row independent of its neighbours, where ``topk`` chooses freely among equal values.
     """
-    values, ids = torch.topk(logits, count, dim=-1)
-    smallest = values[:, -1:]
-    larger = (values > smallest).sum(dim=-1, keepdim=True)
-    rank = torch.arange(count, device=logits.device)
-    ties = (logits == smallest).cumsum(dim=-1, dtype=torch.int32).contiguous()
-    tied_ids = torch.searchsorted(ties, (rank - larger + 1).int())
-    ids = torch.where(rank < larger, ids, tied_ids.clamp_max_(logits.shape[-1] - 1))
-    ids = ids.sort(dim=-1).values
-    return _sort_descending(logits.gather(-1, ids), ids)
+    rows, vocab_size = logits.shape
+    ids = torch.arange(vocab_size, device=logits.device).expand(rows, -1)
+    segments = -(-vocab_size // _SEGMENT)
+    if segments > count:
+        padding = segments * _SEGMENT - vocab_size
+        if padding:
+            logits = torch.nn.functional.pad(logits, (0, padding), value=-torch.inf)
+        logits = logits.reshape(rows, segments, _SEGMENT)
+        maxima = logits.amax(dim=-1)
+        best = _keys(maxima, ids[:, :segments]).topk(count, dim=-1, sorted=False).indices
+        logits = logits.gather(1, best[:, :, None].expand(-1, -1, _SEGMENT)).flatten(1)
+        first = best[:, :, None] * _SEGMENT
+        ids = (first + torch.arange(_SEGMENT, device=logits.device)).flatten(1)
+    chosen = _keys(logits, ids).topk(count, dim=-1).indices
+    return logits.gather(-1, chosen), ids.gather(-1, chosen)
+
+
+def _keys(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """int64 that sort by ascending float32 value, then by descending id (below 2**31)."""
+    bits = values.masked_fill(values == 0, 0.0).view(torch.int32)  # -0 equals 0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return (bits.long() << 32) + (0x7FFFFFFF - ids)
 
 
 def _sort_descending(values: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """One step of a batch: from logits to concepts, phases and the next ids."""
 
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ def thinking_step(
         logits: ``[B, V]`` floating point, any stride, already penalised and masked; not changed.
         sampling: of the batch.
         table: written in place.
-        slots: ``[B]`` integer, table rows of the batch.
+        slots: ``[B]`` integer, contiguous, table rows of the batch.
         rows: ``[S]`` int64, the rows to work on, ascending; None: all.
         plan: of the batch.
     """
@@ -99,6 +100,32 @@ def thinking_step(
         )
         return StepResult(*fields)
     return thinking_step_torch(logits, sampling, table, slots, rows, plan)
+
+
+def warm_up(table: TableRows, vocab_size: int) -> None:
+    """Compile every variant of the kernels now, so that no request waits for a compiler.
+
+    Works on the table's padding row, which stays as it is. Nothing to do where PyTorch computes.
+    """
+    device = table.phase.device
+    if device.type == "cpu":
+        return
+    slots = torch.zeros(1, dtype=torch.int64, device=device)
+    one = torch.ones(1, device=device)
+    sampling = Sampling(one[:, None], one, one.int(), one)
+    logits = torch.zeros(1, vocab_size, device=device)
+    modes = [(False, False, None), (False, False, slots), (True, False, None), (True, True, None)]
+    for candidates, noise, mode in product(thinking_step_triton.CANDIDATES, (False, True), modes):
+        samples, unfiltered, rows = mode
+        plan = StepPlan(
+            width=1,
+            candidates=candidates,
+            with_gumbel=noise,
+            samples=samples,
+            with_unfiltered=unfiltered,
+        )
+        seeds = slots if samples else None
+        thinking_step_triton.thinking_step(logits, sampling, table, slots, rows, plan, seeds)
 
 
 def thinking_step_torch(
@@ -199,7 +226,7 @@ def _sampled(
         dense = torch.softmax(logits.float() / temperature[:, None], dim=-1)
         # a row without a finite logit has no distribution; its candidate stands
         dead = ~torch.isfinite(dense[:, :1])
-        drawn = torch.multinomial(torch.where(dead, 1.0, dense), 1).squeeze(-1)
+        drawn = torch.multinomial(dense.masked_fill_(dead, 1.0), 1).squeeze(-1)
         unfiltered = (top_k >= logits.shape[-1]) & (top_p >= 1.0) & (min_p <= 0.0)
         token = torch.where(unfiltered & ~dead.squeeze(-1), drawn, token)
     return token

@@ -18,8 +18,9 @@ from soft_sglang.kernels.vocabulary_pass_triton import vocabulary_pass_kernel
 if TYPE_CHECKING:
     from soft_sglang.kernels.thinking_step import Sampling, StepPlan
 
-CANDIDATE_LIMIT = 256
-"""Most candidates that the kernels select."""
+CANDIDATES = (32, 64, 256)
+"""Numbers of candidates that are selected: few, so that all variants are compiled at the start."""
+CANDIDATE_LIMIT = CANDIDATES[-1]
 _LARGEST_VOCAB = 1 << 24
 """Token ids and ranks share 32 bits of a sorting key."""
 _BLOCK = 4096
@@ -60,12 +61,12 @@ def thinking_step(
     Arguments as there; ``seeds``: ``[B]`` int64, random numbers for the rows that are sampled.
     """
     vocab_size, device = logits.shape[1], logits.device
-    if plan.candidates > CANDIDATE_LIMIT:
+    if max(plan.candidates, plan.width) > CANDIDATE_LIMIT:
         raise ValueError(f"candidates: {plan.candidates} is above {CANDIDATE_LIMIT}")
     if vocab_size >= _LARGEST_VOCAB:
         raise ValueError(f"vocabulary: {vocab_size} is not below {_LARGEST_VOCAB}")
     count = logits.shape[0] if rows is None else rows.shape[0]
-    candidates = triton.next_power_of_2(max(plan.candidates, plan.width, 2))
+    candidates = next(c for c in CANDIDATES if c >= max(plan.candidates, plan.width))
     segment = segment_size(candidates)
     chunks = triton.cdiv(vocab_size, _BLOCK)
     segments = chunks * _BLOCK // segment
@@ -102,12 +103,9 @@ def thinking_step(
         *row_arguments,
         table.run, table.step, table.ids, table.weights, table.ids.stride(0),
         statistics, maxima, races, chunks, scratch,
-        *result,
+        *result, plan.width, int(plan.joint_filters),
         UNFILTERED=with_unfiltered,
-        JOINT=plan.joint_filters,
-        GUMBEL=plan.with_gumbel,
-        DIRICHLET=plan.with_dirichlet,
-        WIDTH=plan.width,
+        NOISE=plan.with_gumbel or plan.with_dirichlet,
         CANDIDATES=candidates,
         SEGMENTS=max(triton.next_power_of_2(segments), candidates),
         SEGMENTS_PER_CHUNK=_BLOCK // segment,
@@ -188,7 +186,7 @@ def _merged(statistics_ptr, chunks, temperature, CHUNKS: tl.constexpr):
     return peak, mass, log - spread / total, alive
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["width", "joint_filters"])
 def thinking_step_kernel(
     logits_ptr, row_stride, column_stride, vocab_size,
     rows_ptr, slots_ptr, seeds_ptr,
@@ -197,8 +195,8 @@ def thinking_step_kernel(
     run_ptr, step_ptr, ids_ptr, weights_ptr, concept_stride,
     statistics_ptr, maxima_ptr, races_ptr, chunks, scratch_ptr,
     out_token_ptr, out_ids_ptr, out_weights_ptr, out_entropy_ptr, out_proposal_ptr, out_allowed_ptr,
-    HAS_ROWS: tl.constexpr, SAMPLES: tl.constexpr, UNFILTERED: tl.constexpr, JOINT: tl.constexpr,
-    GUMBEL: tl.constexpr, DIRICHLET: tl.constexpr, WIDTH: tl.constexpr,
+    width, joint_filters,
+    HAS_ROWS: tl.constexpr, SAMPLES: tl.constexpr, UNFILTERED: tl.constexpr, NOISE: tl.constexpr,
     CANDIDATES: tl.constexpr, SEGMENTS: tl.constexpr, SEGMENT: tl.constexpr,
     SEGMENTS_PER_CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
@@ -233,9 +231,7 @@ def thinking_step_kernel(
 
     # top-k, top-p, min-p
     p = tl.where(rank < top_k, p, 0.0)
-    renormalise = top_k < vocab_size
-    if SAMPLES and JOINT:
-        renormalise = renormalise & thinking
+    renormalise = (top_k < vocab_size) & (thinking | (joint_filters == 0))
     mass = tl.where(renormalise, tl.sum(p, axis=0), mass)
     before = (tl.cumsum(p, axis=0) - p) / mass
     bound = tl.where(top_p < 1.0, top_p, float("inf"))  # rounding can make `before` 1
@@ -248,7 +244,7 @@ def thinking_step_kernel(
             noise_seed = tl.load(seeds_ptr + batch)
             zero = tl.full((), 0, tl.int64)
             scores = tl.log(p) + noise.sampling_gumbel(noise_seed, zero, ids)
-            _, best = tl.max(scores, axis=0, return_indices=True)
+            best = tl.argmax(scores, axis=0)
             sampled = tl.sum(tl.where(rank == best, ids, 0), axis=0)
             if UNFILTERED:
                 if alive & (top_k >= vocab_size) & (top_p >= 1.0) & (min_p <= 0.0):
@@ -261,7 +257,7 @@ def thinking_step_kernel(
     seed = tl.load(integers_ptr + _SEED)
     step = tl.load(step_ptr + slot)
     kind = tl.load(integers_ptr + _NOISE)
-    if DIRICHLET:
+    if NOISE:
         if kind == _NOISE_DIRICHLET:
             concentration = tl.load(reals_ptr + _DIRICHLET_ALPHA) * p / tl.sum(p, axis=0)
             kept = concentration > 0
@@ -271,7 +267,7 @@ def thinking_step_kernel(
             p, ids = _sorted(drawn / tl.sum(drawn, axis=0), ids, rank)
     p = tl.where(rank < tl.maximum(tl.load(integers_ptr + _MAX_TOPK), 1), p, 0.0)
     p = p / tl.sum(p, axis=0)
-    if GUMBEL:
+    if NOISE:
         if kind == _NOISE_GUMBEL:
             drawn = (tl.log(p) + noise.gumbel(seed, step, ids)) / tl.load(
                 reals_ptr + _GUMBEL_TEMPERATURE
@@ -294,9 +290,9 @@ def thinking_step_kernel(
     ids = tl.where(ended, tl.where(rank == 0, token, 0), ids)
     p = tl.where(ended, tl.where(rank == 0, 1.0, 0.0), p)
 
-    in_width = rank < WIDTH
-    tl.store(out_ids_ptr + row * WIDTH + rank, ids, mask=in_width)
-    tl.store(out_weights_ptr + row * WIDTH + rank, p, mask=in_width)
+    in_width = rank < width
+    tl.store(out_ids_ptr + row * width + rank, ids, mask=in_width)
+    tl.store(out_weights_ptr + row * width + rank, p, mask=in_width)
     tl.store(out_entropy_ptr + row, entropy)
     tl.store(out_proposal_ptr + row, proposal)
     tl.store(out_allowed_ptr + row, allowed)
@@ -319,5 +315,5 @@ def _winner(races_ptr, statistics_ptr, chunks, peak, temperature, CHUNKS: tl.con
     peaks = tl.load(statistics_ptr + chunk, mask=exists, other=-float("inf"))
     best = tl.load(races_ptr + chunk, mask=exists, other=-float("inf"))
     _, x = relative(peaks, peak, temperature)
-    _, winner = tl.max(best + x, axis=0, return_indices=True)
+    winner = tl.argmax(best + x, axis=0)
     return tl.load(races_ptr + chunks + winner).to(tl.int32, bitcast=True).to(tl.int64)

@@ -71,7 +71,9 @@ def attach_soft_batch(
         return
     inputs = []
     if prefilled:
-        resumed = _resumed_inputs(prefilled, batch.prefix_lens, batch.extend_lens, table.device)
+        resumed = _resumed_inputs(
+            prefilled, batch.prefix_lens, batch.extend_lens, table.width, table.device
+        )
         inputs += [] if resumed is None else [resumed]
     if decoding:
         inputs.append(_decode_inputs(forward_batch, len(prefilled)))
@@ -110,6 +112,7 @@ def _resumed_inputs(
     reqs: Sequence[Any],
     prefix_lens: Sequence[int],
     extend_lens: Sequence[int],
+    width: int,
     device: torch.device,
 ) -> ConceptInputs | None:
     """The mixtures among the inputs of a prefill: those of requests resumed after a retraction."""
@@ -125,7 +128,6 @@ def _resumed_inputs(
         offset += length
     if not concepts:
         return None
-    width = max(len(concept.ids) for concept in concepts)
     ids = torch.zeros(len(concepts), width, dtype=torch.int64)
     weights = torch.zeros(len(concepts), width, dtype=torch.float32)
     for row, concept in enumerate(concepts):

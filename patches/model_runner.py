@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.concept_table import ConceptTable
+from soft_sglang.kernels.thinking_step import warm_up
 from soft_sglang.patches.embedding import ConceptEmbedding
 from soft_sglang.patches.forward_batch import soft_batch_of
 from soft_sglang.patches.record import When, patch
@@ -19,6 +20,7 @@ class SoftRuntime:
         width = options_of(model_runner.server_args).max_topk
         self.table = ConceptTable(slots, width, model_runner.device)
         self.embedding = ConceptEmbedding(model_runner.model, self.table)
+        warm_up(self.table.rows, model_runner.model_config.vocab_size)
 
 
 @patch(

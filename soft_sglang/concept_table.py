@@ -52,6 +52,7 @@ class ConceptTable:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         self.device = torch.device(device)
+        self.width = width
         self.rows = TableRows(
             ids=zeros(rows, width),
             weights=zeros(rows, width, dtype=torch.float32),

@@ -1,4 +1,7 @@
-"""Shared set-up: SGLang must import on a machine without a GPU before any test module does."""
+"""Shared set-up, before any test module is imported.
+
+SGLang must import on a machine without a GPU, and the kernels must be interpreted there.
+"""
 
 import os
 import sys
@@ -13,6 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from server_process import Server  # noqa: E402
+from triton_interpreter import interpreted  # noqa: E402
+
+with interpreted():  # whoever imports Triton first decides for all
+    import soft_sglang.kernels.concept_embedding
+    import soft_sglang.kernels.thinking_step  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The concept embedding against float64: types, shards, rows that are copied, empty shapes."""
+"""The concept embedding in PyTorch against float64: types, shards, copied rows, empty shapes."""
 
 from itertools import pairwise
 
@@ -38,13 +38,29 @@ def exact(table: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torc
     return result
 
 
-def by_forward(
-    table: torch.Tensor, base: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+def by_gather(
+    table: torch.Tensor,
+    input_ids: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    vocab_start: int = 0,
 ) -> torch.Tensor:
-    return mix_embeddings(table[ids], base, weights)
+    """With the concepts in other rows of a concept table, whose padding row is empty."""
+    rows = len(ids)
+    slots = torch.randperm(rows, generator=torch.Generator().manual_seed(rows)) + 1
+    table_ids = torch.full((rows + 1, ids.shape[1]), -1, dtype=ids.dtype)
+    table_weights = torch.zeros(rows + 1, ids.shape[1])
+    table_ids[slots], table_weights[slots] = ids, weights
+    return concept_embedding(table, input_ids, table_ids, table_weights, slots, vocab_start)
 
 
-BOTH = pytest.mark.parametrize("embed", [concept_embedding, by_forward])
+def by_forward(
+    table: torch.Tensor, input_ids: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    return mix_embeddings(table[ids], table[input_ids], weights)
+
+
+BOTH = pytest.mark.parametrize("embed", [by_gather, by_forward])
 
 
 @BOTH
@@ -53,8 +69,7 @@ BOTH = pytest.mark.parametrize("embed", [concept_embedding, by_forward])
 def test_sum(embed, dtype: torch.dtype, rows: int, width: int) -> None:
     table = random_table(dtype)
     ids, weights = random_concepts(rows, width)
-    base = table[ids[:, 0]]
-    mixed = embed(table, base, ids, weights)
+    mixed = embed(table, ids[:, 0], ids, weights)
     assert mixed.shape == (rows, D) and mixed.dtype == dtype
     torch.testing.assert_close(
         mixed.double(), exact(table, ids, weights), **tolerances.EMBEDDING[dtype]
@@ -70,11 +85,11 @@ def test_a_single_token_is_copied_bit_for_bit(embed, dtype: torch.dtype) -> None
     weights[1::2, 0] = 1
     weights[3, 0] = 0.9999999  # rounding of a sum is no reason to scale
     weights[5, 0] = 0  # a fresh row of the table: no weight at all
-    base = random_table(dtype, vocab=6, seed=9)  # not the embedding of the ids: it is not read
-    base[1, :3] = torch.tensor([torch.inf, -0.0, torch.nan])
-    mixed = embed(table, base, ids, weights)
-    assert torch.equal(mixed[1::2].view(torch.uint8), base[1::2].view(torch.uint8))
-    assert (mixed[2::2] != base[2::2]).all()
+    input_ids = torch.tensor([90, 91, 92, 93, 94, 95])  # not the concept's: that is not read
+    table[91, :3] = torch.tensor([torch.inf, -0.0, torch.nan])
+    mixed = embed(table, input_ids, ids, weights)
+    assert torch.equal(mixed[1::2].view(torch.uint8), table[91:96:2].view(torch.uint8))
+    assert (mixed[2::2] != table[92:96:2]).all()
 
 
 @BOTH
@@ -82,8 +97,8 @@ def test_a_single_token_is_copied_bit_for_bit(embed, dtype: torch.dtype) -> None
 def test_width_1_is_the_plain_embedding(embed, dtype: torch.dtype) -> None:
     table = random_table(dtype)
     ids = torch.tensor([[3], [100], [0]])
-    base = table[ids[:, 0]]
-    assert torch.equal(embed(table, base, ids, torch.ones(3, 1)), base)
+    plain = table[ids[:, 0]]
+    assert torch.equal(embed(table, ids[:, 0], ids, torch.ones(3, 1)), plain)
 
 
 @BOTH
@@ -92,7 +107,7 @@ def test_width_1_is_the_plain_embedding(embed, dtype: torch.dtype) -> None:
 def test_no_rows(embed, dtype: torch.dtype, width: int) -> None:
     table = random_table(dtype)
     ids = torch.empty(0, width, dtype=torch.int64)
-    mixed = embed(table, table[:0], ids, torch.empty(0, width))
+    mixed = embed(table, ids[:, 0], ids, torch.empty(0, width))
     assert mixed.shape == (0, D) and mixed.dtype == dtype
 
 
@@ -100,7 +115,7 @@ def test_no_rows(embed, dtype: torch.dtype, width: int) -> None:
 def test_nothing_is_changed(embed) -> None:
     arguments = (
         random_table(torch.float32),
-        random_table(torch.float32, 6),
+        torch.arange(6),
         *random_concepts(6, 5),
     )
     before = [argument.clone() for argument in arguments]
@@ -113,11 +128,10 @@ def test_nothing_is_changed(embed) -> None:
 def test_a_row_does_not_depend_on_its_neighbours(embed, dtype: torch.dtype) -> None:
     table = random_table(dtype)
     ids, weights = random_concepts(9, 8)
-    base = table[ids[:, 0]]
-    together = embed(table, base, ids, weights)
+    together = embed(table, ids[:, 0], ids, weights)
     for i in range(9):
         row = slice(i, i + 1)
-        alone = embed(table, base[row], ids[row], weights[row])
+        alone = embed(table, ids[row, 0], ids[row], weights[row])
         torch.testing.assert_close(alone, together[row], **tolerances.EMBEDDING[dtype])
 
 
@@ -125,7 +139,7 @@ def test_a_row_does_not_depend_on_its_neighbours(embed, dtype: torch.dtype) -> N
 def test_equal_ids_add_up(dtype: torch.dtype) -> None:
     table = random_table(dtype)
     ids, weights = torch.tensor([[7, 7, 7]]), torch.tensor([[0.5, 0.25, 0.25]])
-    mixed = concept_embedding(table, table[:1], ids, weights)
+    mixed = by_gather(table, ids[:, 0], ids, weights)
     assert torch.equal(mixed[0], table[7])
 
 
@@ -138,7 +152,9 @@ def test_views(dtype: torch.dtype) -> None:
     wide_ids, wide_weights = torch.full((6, 9), 10**9), torch.full((6, 9), torch.nan)
     wide_ids[:, :5], wide_weights[:, :5] = ids, weights
     table = wide[:, :D]
-    mixed = concept_embedding(table, table[ids[:, 0]], wide_ids[:, :5], wide_weights[:, :5])
+    mixed = concept_embedding(
+        table, ids[:, 0], wide_ids[:, :5], wide_weights[:, :5], torch.arange(6)
+    )
     torch.testing.assert_close(
         mixed.double(), exact(table, ids, weights), **tolerances.EMBEDDING[dtype]
     )
@@ -147,21 +163,13 @@ def test_views(dtype: torch.dtype) -> None:
 def test_ids_of_32_bits() -> None:
     table = random_table(torch.float32)
     ids, weights = random_concepts(6, 5)
-    base = table[ids[:, 0]]
     assert torch.equal(
-        concept_embedding(table, base, ids.int(), weights),
-        concept_embedding(table, base, ids, weights),
+        by_gather(table, ids[:, 0].int(), ids.int(), weights),
+        by_gather(table, ids[:, 0], ids, weights),
     )
 
 
 # Shards of the vocabulary, as tensor-parallel ranks hold them.
-
-
-def shard_base(shard: torch.Tensor, start: int, ids: torch.Tensor) -> torch.Tensor:
-    """What a rank's plain embedding gives: zeros for the ids of other ranks."""
-    local = ids[:, 0] - start
-    inside = (local >= 0) & (local < len(shard))
-    return torch.where(inside[:, None], shard[local.clamp(0, len(shard) - 1)], 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -174,7 +182,7 @@ def test_shards_add_up(dtype: torch.dtype, bounds: tuple[int, ...]) -> None:
     total = torch.zeros(12, D)
     for start, end in pairwise(bounds):
         shard = table[start:end]
-        part = concept_embedding(shard, shard_base(shard, start, ids), ids, weights, start)
+        part = by_gather(shard, ids[:, 0], ids, weights, start)
         assert part.dtype == dtype
         total += part.float()
     # every rank rounds its own part, which may be larger than the sum
@@ -195,7 +203,7 @@ def test_ids_outside_the_shard_are_not_read(dtype: torch.dtype) -> None:
     outside = [0, 1, 39, 60, 61, 100, 101, -1, -40, -(2**63), 2**63 - 1, 2**40, 2**31]
     ids = torch.tensor([[i, 45] for i in outside] + [[45, i] for i in outside])
     weights = torch.tensor([0.75, 0.25]).repeat(len(ids), 1)
-    mixed = concept_embedding(shard, shard_base(shard, start, ids), ids, weights, start)
+    mixed = by_gather(shard, ids[:, 0], ids, weights, start)
     scale = torch.tensor([0.25] * len(outside) + [0.75] * len(outside), dtype=torch.float64)
     torch.testing.assert_close(
         mixed.double(), scale[:, None] * shard[5].double(), **tolerances.EMBEDDING[dtype]
@@ -206,5 +214,5 @@ def test_ids_outside_the_shard_are_not_read(dtype: torch.dtype) -> None:
 def test_a_shard_without_any_of_the_ids_gives_zeros(dtype: torch.dtype) -> None:
     table = random_table(dtype)
     ids, weights = random_concepts(5, 4, vocab=50)
-    mixed = concept_embedding(table[60:], torch.zeros(5, D, dtype=dtype), ids, weights, 60)
+    mixed = by_gather(table[60:], ids[:, 0], ids, weights, 60)
     assert torch.equal(mixed, torch.zeros(5, D, dtype=dtype))

@@ -172,6 +172,36 @@ def test_gumbel_distribution() -> None:
         assert stats.kstest(row, "gumbel_r").pvalue > tolerances.P_VALUE
 
 
+def test_sampling_gumbel_is_the_double_logarithm_of_all_32_bits() -> None:
+    seed, step, token = 0x123456789ABCDEF, 4321, 151935
+    h = murmur3_bytes(struct.pack("<QIII", seed, step, token, noise.SAMPLING_STREAM))
+    u = (h + 0.5) / 2**32
+    drawn = noise.sampling_gumbel(tensor(seed), tensor(step), tensor(token)[None]).item()
+    assert drawn == pytest.approx(-np.log(-np.log1p(-u)), rel=tolerances.NOISE["rtol"])
+
+
+@pytest.mark.parametrize(("h", "expected"), [(0, 33 * np.log(2)), (2**32 - 1, -3.1297)])
+def test_sampling_gumbel_tails(h: int, expected: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upper tail reaches as far as 32 bits can; both are finite."""
+    monkeypatch.setattr(noise, "murmur3_32", lambda words: tensor(h)[None])
+    drawn = noise.sampling_gumbel(tensor(0), tensor(0), tensor(0)[None])
+    assert drawn.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_sampling_gumbel_distribution() -> None:
+    ids = torch.arange(50_000).repeat(2, 1)
+    for row in noise.sampling_gumbel(tensor(1, 2), tensor(0, 9), ids):
+        assert stats.kstest(row, "gumbel_r").pvalue > tolerances.P_VALUE
+
+
+def test_the_largest_perturbed_logarithm_is_a_sample() -> None:
+    seeds = torch.arange(20_000) * 7919
+    ids = torch.arange(len(P)).repeat(len(seeds), 1)
+    scores = torch.tensor(P).log() + noise.sampling_gumbel(seeds, 0 * seeds, ids)
+    counts = torch.bincount(scores.argmax(-1), minlength=len(P))
+    assert stats.chisquare(counts, len(seeds) * np.array(P)).pvalue > tolerances.P_VALUE
+
+
 def log_gamma_cdf(x: np.ndarray, concentration: float) -> np.ndarray:
     """P(log G <= x), also where exp(x) underflows."""
     tail = np.exp(concentration * np.minimum(x, -40) - special.gammaln(concentration + 1))

@@ -11,8 +11,23 @@ WEIGHT = {"rtol": 2e-5, "atol": 1e-37}
 """A weight is ``exp(-x)``, x up to 104 before it underflows; two float32 roundings of x are 1.2e-7
 of it. Absolute: subnormal numbers."""
 
+KERNEL_WEIGHT = {"rtol": 1e-6, "atol": 1e-37}
+"""The kernels keep the exponent to 36 bits, so that what is left is the rounding of the exponential
+(2e-7 on a GPU), of a sum and of a division."""
+
+CUT = 1e-6
+"""Relative: a top-p or min-p this close to a token's own may keep or drop it. Sums of at most 256
+float32 numbers of one sign."""
+
 NOISE = {"rtol": 1e-5, "atol": 1e-6}
 """Logarithms of float32 numbers; near 0 the logarithm of a number near 1."""
+
+LOG_GAMMA = {"rtol": 2e-5, "atol": 2e-5}
+"""Logarithms, a cosine and a cube of float32 numbers; near 0 a sum of two logarithms cancels."""
+
+SCORE = 1e-4
+"""A perturbed logit that wins a draw may be this far below the largest one: logits up to a few
+hundred and their noise in float32."""
 
 GUMBEL_WEIGHT = {"rtol": 1e-4, "atol": 1e-37}
 """As WEIGHT, with the exponent divided by a Gumbel-softmax temperature of at least 0.1."""
@@ -37,6 +52,10 @@ EMBEDDING = {
 P_VALUE = 1e-4
 """A statistic this improbable fails. The seeds are fixed, so a test either always passes or never;
 with some fifty statistics in the suite an honest generator passes all of them."""
+
+FRESH_P_VALUE = 1e-8
+"""The same for tests that also run on fresh seeds, where an honest sampler must pass every time;
+their samples are large enough for a wrong rule to fall far below."""
 
 STANDARD_ERRORS = 4.5
 """The same for the mean of many draws."""

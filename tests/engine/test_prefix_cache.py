@@ -7,7 +7,8 @@ from tiny_models import THINK_END
 from traces import close
 
 LENGTH = 40
-SAMPLING = {"temperature": 0.8, "max_new_tokens": 40, "ignore_eos": True}
+# a random model magnifies rounding from step to step: 40 steps reach 4e-4
+SAMPLING = {"temperature": 0.8, "max_new_tokens": 16, "ignore_eos": True}
 GREEDY = {"temperature": 0, "max_new_tokens": 12, "ignore_eos": True}
 SOFT = {"return_concepts": True, "max_topk": 6, "early_stopping_entropy_threshold": 0}
 ENDS = {
@@ -17,7 +18,7 @@ ENDS = {
         "soft_thinking": {
             **SOFT,
             "early_stopping_entropy_threshold": 6.0,
-            "early_stopping_length_threshold": 20,
+            "early_stopping_length_threshold": 10,
         }
     },
     "first_token": {"max_new_tokens": 1},
@@ -50,7 +51,7 @@ def test_nobody_finds_what_a_soft_request_computed(cached_engine, oracle, end):
             input_ids=prompt, sampling_params={**SAMPLING, "soft_thinking": SOFT}
         )
         # ignore_eos ignores stop tokens too
-        sampling |= {"stop_token_ids": [whole["output_ids"][25]], "ignore_eos": False}
+        sampling |= {"stop_token_ids": [whole["output_ids"][10]], "ignore_eos": False}
     soft = engine.generate(input_ids=prompt, sampling_params=sampling)
     emitted = soft["output_ids"]
 

@@ -1,0 +1,1 @@
+"""What the benchmarks and checks in this folder share."""
