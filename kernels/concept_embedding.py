@@ -29,8 +29,8 @@ def concept_embedding(
 
     Args:
         weight: ``[V, D]`` embedding table, or this rank's shard of it; the last stride is 1.
-        input_ids: ``[N]`` integer token ids, contiguous. Where a row is a mixture it is the concept's first
-            token; the kernel relies on that.
+        input_ids: ``[N]`` integer token ids, contiguous. Where a row is a mixture it is the
+            concept's first token; the kernel relies on that.
         ids: ``[R, K]`` integer, the concept table's token ids.
         weights: ``[R, K]`` float32, the non-zero ones first.
         slots: ``[N]`` integer, contiguous, the row of the concept table for each input.

@@ -5,6 +5,7 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from soft_sglang.kernels import thinking_step_triton
 from soft_sglang.kernels.concept_step import (
@@ -16,6 +17,9 @@ from soft_sglang.kernels.concept_step import (
 )
 from soft_sglang.kernels.table_rows import ANSWERING, THINKING, TableRows
 from soft_sglang.kernels.thinking_state import advance
+
+_SEGMENT = 64
+"""Tokens per segment when one of the whole vocabulary is drawn."""
 
 
 class Sampling(NamedTuple):
@@ -223,10 +227,33 @@ def _sampled(
     drawn = torch.multinomial(filtered(p, mass, top_k, top_p, min_p), 1)
     token = ids.gather(-1, drawn).squeeze(-1)
     if plan.with_unfiltered:
-        dense = torch.softmax(logits.float() / temperature[:, None], dim=-1)
-        # a row without a finite logit has no distribution; its candidate stands
-        dead = ~torch.isfinite(dense[:, :1])
-        drawn = torch.multinomial(dense.masked_fill_(dead, 1.0), 1).squeeze(-1)
+        drawn, alive = _drawn_from_all(logits, temperature)
         unfiltered = (top_k >= logits.shape[-1]) & (top_p >= 1.0) & (min_p <= 0.0)
-        token = torch.where(unfiltered & ~dead.squeeze(-1), drawn, token)
+        token = torch.where(unfiltered & alive, drawn, token)
     return token
+
+
+def _drawn_from_all(
+    logits: torch.Tensor, temperature: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``[B]`` ids drawn from ``softmax(logits / temperature)``, and where there is such a thing.
+
+    A segment of the vocabulary is drawn first, then a token of it: two random numbers per row,
+    where drawing by exponential noise takes one per token.
+    """
+    scaled = logits.float() / temperature[:, None]
+    weight = torch.exp(scaled.sub_(scaled.amax(dim=-1, keepdim=True)))
+    weight = F.pad(weight, (0, -weight.shape[-1] % _SEGMENT)).unflatten(-1, (-1, _SEGMENT))
+    masses = weight.sum(dim=-1, dtype=torch.float64)
+    segment = _drawn(masses)
+    inside = weight.gather(1, segment[:, :, None].expand(-1, -1, _SEGMENT)).squeeze(1)
+    token = segment * _SEGMENT + _drawn(inside.double())
+    return token.squeeze(-1), torch.isfinite(masses.sum(dim=-1))
+
+
+def _drawn(weights: torch.Tensor) -> torch.Tensor:
+    """``[B, 1]`` indices drawn in proportion to ``[B, N]`` float64 weights; never a weight of 0."""
+    below = weights.cumsum(dim=-1)
+    at = torch.rand_like(below[:, :1]) * below[:, -1:]
+    drawn = torch.searchsorted(below, at, right=True)
+    return drawn.clamp_max_(weights.shape[-1] - 1)  # a row of NaN
