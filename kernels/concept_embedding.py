@@ -39,7 +39,12 @@ def concept_embedding(
 
     Returns:
         ``out``, or a new tensor.
+
+    Raises:
+        ValueError: ``slots`` has another shape than ``input_ids``.
     """
+    if slots.shape != input_ids.shape:
+        raise ValueError(f"slots: {tuple(slots.shape)} for inputs {tuple(input_ids.shape)}")
     if not weight.is_cuda:
         return concept_embedding_torch(weight, input_ids, ids[slots], weights[slots], vocab_start)
     if out is None:
@@ -47,6 +52,14 @@ def concept_embedding(
     return concept_embedding_triton.concept_embedding(
         weight, input_ids, ids, weights, slots, vocab_start, out
     )
+
+
+def warm_up(weight: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> None:
+    """Compile the kernel for batches of every size, on the concept table's padding row."""
+    for power in range(10):
+        slots = torch.zeros(1 << power, dtype=torch.int64, device=weight.device)
+        out = weight.new_empty(len(slots), weight.shape[1])
+        concept_embedding_triton.concept_embedding(weight, slots, ids, weights, slots, 0, out)
 
 
 def _shard_rows(

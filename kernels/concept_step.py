@@ -14,6 +14,9 @@ _SEGMENT = 64
 """Tokens per segment of the vocabulary in the search for the heaviest ones."""
 _ROWS_AT_ONCE = 4
 
+DIRICHLET_CANDIDATES = 256
+"""Tokens that Dirichlet noise is drawn for when top-k is off, or ``max_topk`` if that is more."""
+
 NOISE_NONE, NOISE_GUMBEL, NOISE_DIRICHLET = range(3)
 """Values of ``ConceptRows.noise``."""
 
@@ -135,6 +138,11 @@ def concepts_of(
     mass = torch.where(rows.top_k < vocab_size, within_top_k.sum(dim=-1), mass)
     p = filtered(p, mass, rows.top_k, rows.top_p, rows.min_p)
     if with_dirichlet:
+        # another row may need more candidates than this one's noise is drawn for
+        drawn_for = torch.where(rows.top_k < vocab_size, rows.top_k, rows.max_topk)
+        drawn_for = drawn_for.clamp_min(DIRICHLET_CANDIDATES)[:, None]
+        dirichlet = (rows.noise == NOISE_DIRICHLET)[:, None]
+        p = torch.where(dirichlet & (rank >= drawn_for), 0.0, p)
         p, ids = _dirichlet(p, ids, rows)
     p = torch.where(rank < rows.max_topk[:, None], p, 0.0)
     p = p / p.sum(dim=-1, keepdim=True)

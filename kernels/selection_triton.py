@@ -10,9 +10,10 @@ import triton.language as tl
 
 @triton.jit
 def ordered(values):
-    """int32 that compare like the float32 values; both zeros are equal."""
+    """int32 that compare like the float32 values; both zeros are equal, and so are all NaN."""
     bits = tl.where(values == 0, 0.0, values).to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return tl.where(values == values, bits, 0x7FFFFFFF)
 
 
 @triton.jit

@@ -109,11 +109,9 @@ def thinking_step(
 def warm_up(table: TableRows, vocab_size: int) -> None:
     """Compile every variant of the kernels now, so that no request waits for a compiler.
 
-    Works on the table's padding row, which stays as it is. Nothing to do where PyTorch computes.
+    Works on the table's padding row, which stays as it is.
     """
     device = table.phase.device
-    if device.type == "cpu":
-        return
     slots = torch.zeros(1, dtype=torch.int64, device=device)
     one = torch.ones(1, device=device)
     sampling = Sampling(one[:, None], one, one.int(), one)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings
+from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings, warm_up
 from soft_sglang.patches.cpu_graph import cpu_graph_is_running
 from soft_sglang.patches.forward_batch import ConceptInputs
 from soft_sglang.patches.input_embedding import find_input_embedding
@@ -32,7 +32,12 @@ class ConceptEmbedding:
         name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
         self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
         setattr(self.layer, name, self._embed)
-        self._wrap_captured_forward(model)
+        self._wrap_decode(model)
+
+    def warm_up(self) -> None:
+        """Compile the kernel for a plain table; any other is read through its own ``forward``."""
+        if self._plain_table:
+            warm_up(self.layer.weight, self.table.rows.ids, self.table.rows.weights)
 
     @contextmanager
     def feeding(self, inputs: Sequence[ConceptInputs]) -> Iterator[None]:
@@ -43,14 +48,14 @@ class ConceptEmbedding:
         finally:
             self._inputs = ()
 
-    def _wrap_captured_forward(self, model: torch.nn.Module) -> None:
-        """Make a decode graph read the table through its own static request slots."""
+    def _wrap_decode(self, model: torch.nn.Module) -> None:
+        """Make a decode step read the table through its own slots, static ones in a graph."""
         from sglang.srt.model_executor.runner_utils.capture_mode import get_is_capture_mode
 
         forward = model.forward
 
         @wraps(forward)  # runners inspect the signature
-        def feed_captured(
+        def feed_decode(
             input_ids: torch.Tensor,
             positions: torch.Tensor,
             forward_batch: Any,
@@ -58,13 +63,15 @@ class ConceptEmbedding:
             **kwargs: Any,
         ) -> Any:
             in_graph = get_is_capture_mode() or cpu_graph_is_running()
-            if not (in_graph and forward_batch.forward_mode.is_decode()):
+            soft = in_graph or bool(self._inputs)
+            if not (soft and forward_batch.forward_mode.is_decode()):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
+            # its own slots: SGLang may have padded the batch since its inputs were attached
             every_row = ConceptInputs(index=None, slots=forward_batch.req_pool_indices)
             with self.feeding((every_row,)):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
 
-        model.forward = feed_captured
+        model.forward = feed_decode
 
     def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         if len(self._inputs) == 1 and self._inputs[0].index is None and self._plain_table:

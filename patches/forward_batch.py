@@ -143,7 +143,7 @@ def _decode_inputs(forward_batch: Any, prefilled: int) -> ConceptInputs:
     slots = forward_batch.req_pool_indices
     if not prefilled:
         return ConceptInputs(None, slots)  # the rows of discrete requests hold no mixture
-    decoding = slots[prefilled:]
+    decoding = slots[prefilled:].clone()  # aligned, as the kernel was compiled for
     first = forward_batch.input_ids.shape[0] - decoding.shape[0]
     last = forward_batch.input_ids.shape[0]
     return ConceptInputs(torch.arange(first, last, device=slots.device), decoding)

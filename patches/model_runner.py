@@ -20,7 +20,11 @@ class SoftRuntime:
         width = options_of(model_runner.server_args).max_topk
         self.table = ConceptTable(slots, width, model_runner.device)
         self.embedding = ConceptEmbedding(model_runner.model, self.table)
-        warm_up(self.table.rows, model_runner.model_config.vocab_size)
+        if self.table.device.type == "cuda" and options_of(model_runner.server_args).required:
+            # no request shall wait for the compiler; a server that is not for soft thinking
+            # compiles when the first request asks for it
+            self.embedding.warm_up()
+            warm_up(self.table.rows, model_runner.model_config.vocab_size)
 
 
 @patch(

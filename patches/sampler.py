@@ -43,10 +43,7 @@ class SamplingStep:
         samples = (
             self._plan.samples
             and not return_logprob
-            and sampling_info.sampling_seed is None  # its numbers are SGLang's to draw
-            and sampling_info.sampling_mask_batch_indices is None
-            and sampler.rl_on_policy_target is None
-            and not sampler.use_ascend_backend
+            and is_plain_sampling(sampler, _backend(), sampling_info)
         )
         # flashinfer's samplers renormalise after top-k only where there is a min-p
         joint = not (_backend() == "flashinfer" and sampling_info.need_min_p_sampling)
@@ -86,6 +83,19 @@ class SamplingStep:
             logits_output.auxiliary_device_output,
             DeviceOutput(self._step.plan.positions, self._step.output),
         )
+
+
+def is_plain_sampling(sampler: Any, backend: str, sampling_info: Any) -> bool:
+    """Whether SGLang's sampler does for a batch what the concept step can do in its place."""
+    from sglang.srt.layers.sampler import Sampler
+
+    return (
+        type(sampler) is Sampler
+        and backend in ("pytorch", "flashinfer")
+        and sampler.rl_on_policy_target is None
+        and sampling_info.sampling_seed is None  # its numbers are SGLang's to draw
+        and sampling_info.sampling_mask_batch_indices is None
+    )
 
 
 def _sampling_of(sampling_info: Any) -> Sampling:

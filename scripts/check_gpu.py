@@ -144,6 +144,8 @@ def parts(shape: str, seed: int, server_flags: list[str]) -> list[Part]:
             ),
             command=lambda folder, seconds: [
                 *(python, "-m", "pytest", str(ROOT / "tests/kernels"), "-q", "-m", "not slow"),
+                # what another release of Triton makes of other architectures is not of this GPU
+                f"--ignore={ROOT / 'tests/kernels/test_compilation.py'}",
                 *("-p", "no:cacheprovider", "--rootdir", str(ROOT)),
                 # the other tests' set-up needs more than the kernels do
                 f"--confcutdir={ROOT / 'tests/kernels'}",

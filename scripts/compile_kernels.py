@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -352,8 +351,9 @@ def main() -> int:
     ]
     reports = []
     print(COLUMNS)
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        for part in pool.map(reports_of, tasks):
+    # a process for each: Triton keeps what was compiled, and would launch it the next time
+    with multiprocessing.get_context("spawn").Pool(maxtasksperchild=1) as pool:
+        for part in pool.imap(reports_of, tasks, chunksize=1):
             reports += part
             for report in part:
                 print(line(report), flush=True)

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import torch
 
 from soft_sglang.concept_table import AnswerSampling, ConceptTable
+from soft_sglang.kernels.concept_step import DIRICHLET_CANDIDATES
 from soft_sglang.kernels.thinking_step import Sampling, StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
-DIRICHLET_CANDIDATES = 256
-"""Tokens that Dirichlet noise is drawn for when top-k is off."""
 _SAMPLED_CANDIDATES = 256
 """Largest top-k of rows that are sampled together with the concepts."""
 _TOP_K_OFF = 1 << 30

@@ -216,3 +216,10 @@ def test_a_shard_without_any_of_the_ids_gives_zeros(dtype: torch.dtype) -> None:
     ids, weights = random_concepts(5, 4, vocab=50)
     mixed = by_gather(table[60:], ids[:, 0], ids, weights, 60)
     assert torch.equal(mixed, torch.zeros(5, D, dtype=dtype))
+
+
+def test_as_many_slots_as_inputs() -> None:
+    table = random_table(torch.float32)
+    ids, weights = random_concepts(3, 2)
+    with pytest.raises(ValueError, match="slots"):
+        concept_embedding(table, ids[:, 0], ids, weights, torch.arange(2))

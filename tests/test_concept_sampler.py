@@ -23,8 +23,9 @@ from soft_batches import (
     started,
 )
 
-from soft_sglang.concept_sampler import DIRICHLET_CANDIDATES, ConceptStep, plan_batch
+from soft_sglang.concept_sampler import ConceptStep, plan_batch
 from soft_sglang.concept_table import RowStart
+from soft_sglang.kernels.concept_step import DIRICHLET_CANDIDATES
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 

@@ -13,6 +13,7 @@ from one_thread import one_thread  # noqa: F401 - the import switches it on
 
 from soft_sglang.kernels import noise
 from soft_sglang.kernels.concept_step import (
+    DIRICHLET_CANDIDATES,
     NOISE_DIRICHLET,
     NOISE_GUMBEL,
     NOISE_NONE,
@@ -211,6 +212,16 @@ def test_extreme_finite_logits() -> None:
     logits = torch.tensor([[limit, -limit, 0.0], [-limit, -limit, -limit], [1e4, 1e4 - 1, -1e30]])
     rows = [Row(temperature=0.5, max_topk=2)] * 3
     check(step(logits, rows), logits, rows)
+
+
+def test_dirichlet_noise_does_not_depend_on_a_neighbours_candidates() -> None:
+    """Without top-k it is drawn for a number of tokens that is the row's own."""
+    logits = random_logits("flat", 2, 1000)
+    dirichlet = Row(log_gamma=lambda ids, concentrations: [], dirichlet_alpha=200.0)
+    alone = step(logits[:1], [dirichlet], more_candidates=DIRICHLET_CANDIDATES)
+    beside = step(logits, [dirichlet, Row(top_k=600)])
+    assert alone.ids[0].tolist() == beside.ids[0].tolist()
+    torch.testing.assert_close(beside.weights[0], alone.weights[0], **tolerances.ACROSS_BATCHES)
 
 
 def test_no_rows() -> None:
