@@ -38,7 +38,7 @@ from soft_sglang.kernels import concept_embedding_triton, thinking_step_triton
 
 ARCHITECTURES = (80, 90, 100)
 QUICK_ARCHITECTURE = 90
-PARTS = 4
+PARTS = 2
 """Pieces of an architecture's variants that can be compiled side by side."""
 
 
