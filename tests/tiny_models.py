@@ -101,6 +101,12 @@ _YARN = {
 }
 _TRANSFORMERS = {"model_impl": "transformers"}
 
+SIBLINGS = {
+    *("qwen2", "mistral", "phi3", "stablelm", "glm4", "gemma", "gemma2"),
+    *("olmoe", "granite-moe", "smollm3"),
+}
+"""Architectures that concepts enter as they enter another one: ``make test-slow`` tests them."""
+
 EXTERNAL_MODELS = {"SGLANG_EXTERNAL_MODEL_PACKAGE": "external_models"}
 """Environment in which an engine's processes load that package."""
 

@@ -58,7 +58,13 @@ def _check(output: dict, expected: Trajectory) -> float:
     return error
 
 
-@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in tiny_models.SIBLINGS else [])
+        for name in tiny_models.ARCHITECTURES
+    ],
+)
 def test_trajectories_equal_the_oracle(architecture, house, tiny_model, model_table):
     tiny, path = tiny_models.ARCHITECTURES[architecture], tiny_model(architecture)
     oracle = Oracle(path)
