@@ -134,9 +134,7 @@ def concepts_of(
     """The concept tokens that the method makes of the candidates; see :func:`concept_step`."""
     p, ids, mass, entropy = candidates
     rank = torch.arange(p.shape[-1], device=p.device)
-    within_top_k = torch.where(rank < rows.top_k[:, None], p, 0.0)
-    mass = torch.where(rows.top_k < vocab_size, within_top_k.sum(dim=-1), mass)
-    p = filtered(p, mass, rows.top_k, rows.top_p, rows.min_p)
+    p = filtered(p, mass, rows.top_k, rows.top_p, rows.min_p, vocab_size)
     if with_dirichlet:
         # another row may need more candidates than this one's noise is drawn for
         drawn_for = torch.where(rows.top_k < vocab_size, rows.top_k, rows.max_topk)
@@ -163,17 +161,22 @@ def filtered(
     top_k: torch.Tensor,
     top_p: torch.Tensor,
     min_p: torch.Tensor,
+    vocab_size: int,
+    joint: bool = False,
 ) -> torch.Tensor:
-    """Top-k, top-p and min-p; ``[B, C]``, not renormalised.
+    """Top-k, top-p and min-p in this order; ``[B, C]``, not renormalised.
 
     Args:
         p: ``[B, C]``, descending, relative to the heaviest token.
-        mass: ``[B]``, what top-p is a share of, in the unit of ``p``: of the tokens within top-k
-            where each filter renormalises, of the whole vocabulary where they apply jointly.
+        mass: ``[B]``, of the whole vocabulary, in the unit of ``p``.
         top_k, top_p, min_p: ``[B]``.
+        vocab_size: a top-k of at least that many is off.
+        joint: top-p is a share of the whole mass, not of that within top-k.
     """
     rank = torch.arange(p.shape[-1], device=p.device)
     p = torch.where(rank < top_k[:, None], p, 0.0)
+    if not joint:
+        mass = torch.where(top_k < vocab_size, p.sum(dim=-1), mass)
     before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
     # the first token always stays, and a top-p of 1 keeps all: rounding can make `before` 1
     top_p = top_p[:, None]

@@ -218,11 +218,8 @@ def _sampled(
 ) -> torch.Tensor:
     """``[B]`` ids drawn from the filtered distributions."""
     p, ids, mass, _ = candidates
-    if not plan.joint_filters:
-        rank = torch.arange(p.shape[-1], device=p.device)
-        within_top_k = torch.where(rank < top_k[:, None], p, 0.0).sum(dim=-1)
-        mass = torch.where(top_k < logits.shape[-1], within_top_k, mass)
-    drawn = torch.multinomial(filtered(p, mass, top_k, top_p, min_p), 1)
+    kept = filtered(p, mass, top_k, top_p, min_p, logits.shape[-1], joint=plan.joint_filters)
+    drawn = torch.multinomial(kept, 1)
     token = ids.gather(-1, drawn).squeeze(-1)
     if plan.with_unfiltered:
         drawn, alive = _drawn_from_all(logits, temperature)

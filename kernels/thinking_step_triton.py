@@ -43,7 +43,7 @@ _ENTROPY_THRESHOLD = tl.constexpr(REALS.index("entropy_threshold"))
 
 
 def segment_size(candidates: int) -> int:
-    """Tokens per segment: with ``C`` candidates, ``V / size + C * size`` logits are sorted."""
+    """Tokens per segment: with ``C`` candidates, ``V / size + C * size`` logits are searched."""
     return 64 if candidates <= 32 else 32
 
 

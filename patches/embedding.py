@@ -89,7 +89,7 @@ class ConceptEmbedding:
         if weight.is_cuda:
             with self._output_allocation():
                 out = weight.new_empty(flat.shape[0], weight.shape[1])
-        ids, weights = inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
+        ids, weights = self._concepts(inputs)
         rows = concept_embedding(weight, flat, ids, weights, inputs.slots, self._vocab_start, out)
         return rows.view(*input_ids.shape, -1)
 
@@ -103,13 +103,16 @@ class ConceptEmbedding:
             ids = input_ids.view(-1)
             rows = self._embed_concepts(ids if index is None else ids[index], inputs)
         else:
-            table = inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
-            ids, weights = (values[inputs.slots] for values in table)
+            ids, weights = (values[inputs.slots] for values in self._concepts(inputs))
             embedded = self._embed_ids(ids.reshape(-1)).view(*ids.shape, -1)
             rows = mix_embeddings(embedded, flat if index is None else flat[index], weights)
         if index is not None:
             rows = flat.index_copy(0, index, rows)
         return rows.view(base.shape)
+
+    def _concepts(self, inputs: ConceptInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """The ids and weights that the slots of the inputs point into."""
+        return inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
 
     def _output_allocation(self) -> AbstractContextManager[Any]:
         """Where the layer's output must lie for the all-reduce that follows."""

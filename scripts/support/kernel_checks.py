@@ -87,9 +87,8 @@ def _in_support(
         return exists
     temperature = sampling.temperatures.view(-1)
     p, ids, mass, _ = top_candidates(logits, temperature, plan.candidates)
-    if not plan.joint_filters:
-        mass = p[:, : setting.top_k].sum(dim=-1)
-    kept = filtered(p, mass, sampling.top_ks.long(), sampling.top_ps, sampling.min_ps) > 0
+    filters = sampling.top_ks.long(), sampling.top_ps, sampling.min_ps
+    kept = filtered(p, mass, *filters, case.vocab, joint=plan.joint_filters) > 0
     return exists & ((ids == token[:, None]) & kept).any(dim=-1)
 
 
