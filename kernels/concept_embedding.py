@@ -20,7 +20,7 @@ def concept_embedding(
 ) -> torch.Tensor:
     """Embed the inputs of a batch on one vocabulary shard: concepts, or plain tokens.
 
-    A row whose concept has several non-zero weights is
+    A row whose concept has a non-zero weight beside the first is
     ``sum_k weights[slot, k] * weight[ids[slot, k] - vocab_start]``, accumulated in float32
     (arXiv 2505.15778, equation 3). Any other row is the embedding of its input id, bit for bit.
     Ids outside the shard count as zero, and nothing is read for them, so the sums of all shards
@@ -32,7 +32,7 @@ def concept_embedding(
         input_ids: ``[N]`` integer token ids, contiguous. Where a row is a mixture it is the
             concept's first token; the kernel relies on that.
         ids: ``[R, K]`` integer, the concept table's token ids.
-        weights: ``[R, K]`` float32, the non-zero ones first.
+        weights: ``[R, K]`` float32. After the first, the non-zero ones come before the zeros.
         slots: ``[N]`` integer, contiguous, the row of the concept table for each input.
         vocab_start: first token id of the shard.
         out: ``[N, D]`` tensor to write to, in the table's dtype.
@@ -93,8 +93,7 @@ def concept_embedding_torch(
             )
         ]
         mixed = torch.cat(parts)
-    soft = (weights > 0).sum(dim=-1, keepdim=True) > 1
-    return torch.where(soft, mixed.to(plain.dtype), plain)
+    return torch.where(_is_mixture(weights), mixed.to(plain.dtype), plain)
 
 
 def mix_embeddings(
@@ -111,5 +110,9 @@ def mix_embeddings(
         ``[B, D]`` in the dtype of ``base``.
     """
     mixed = torch.einsum("bkd,bk->bd", embedded.float(), weights)
-    soft = (weights > 0).sum(dim=-1, keepdim=True) > 1
-    return torch.where(soft, mixed.to(base.dtype), base)
+    return torch.where(_is_mixture(weights), mixed.to(base.dtype), base)
+
+
+def _is_mixture(weights: torch.Tensor) -> torch.Tensor:
+    """``[N, 1]`` bool: not the first token alone."""
+    return (weights[:, 1:] != 0).any(dim=-1, keepdim=True)

@@ -87,7 +87,7 @@ def concept_embedding_kernel(
     ids_ptr += slot * ids_stride
     column = tl.arange(0, WIDTH_POWER)
     weights = tl.load(weights_ptr + column, mask=column < WIDTH, other=0.0)
-    count = tl.sum((weights > 0).to(tl.int32))
+    count = 1 + tl.sum(((weights != 0) & (column > 0)).to(tl.int32))
     out = out_ptr + row.to(tl.int64) * out_stride + columns
     if count > 1:
         mixed = first.to(tl.float32) * tl.load(weights_ptr)

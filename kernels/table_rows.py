@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 
-DISCRETE, THINKING, ANSWERING = range(3)
-"""Values of :attr:`TableRows.phase`."""
+DISCRETE, THINKING, ANSWERING, GUIDED = range(4)
+"""Values of :attr:`TableRows.phase`. GUIDED: a policy other than soft thinking makes the next
+input; to a kernel it is as DISCRETE."""
 
 INTEGERS = ("max_topk", "noise", "seed", "length_threshold", "think_end", "answer_top_k")
 """Columns of :attr:`TableRows.integers`."""
@@ -26,8 +27,9 @@ class TableRows(NamedTuple):
     ids: torch.Tensor
     """``[R, K]`` int64, tokens of the next input; the emitted one first."""
     weights: torch.Tensor
-    """``[R, K]`` float32, the non-zero ones first; all but the first 0 where the next input is
-    the emitted token alone."""
+    """``[R, K]`` float32; all but the first 0 where the next input is the emitted token alone. The
+    others that are not 0 come before those that are; they may be negative, and the first may be 0
+    (soft thinking's never are)."""
     phase: torch.Tensor
     """``[R]`` int64."""
     run: torch.Tensor

@@ -10,7 +10,7 @@ import torch
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings, warm_up
 from soft_sglang.patches.cpu_graph import cpu_graph_is_running
-from soft_sglang.patches.forward_batch import ConceptInputs
+from soft_sglang.patches.forward_batch import ConceptInputs, Mixtures
 from soft_sglang.patches.input_embedding import find_input_embedding
 
 
@@ -30,6 +30,9 @@ class ConceptEmbedding:
         sharded = self._plain_table and self.layer.tp_size > 1
         self._vocab_start = self.layer.shard_indices.org_vocab_start_index if sharded else 0
         name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
+        summed = name == "_embed_local_shard" and self.layer.tp_size > 1
+        self._feeds_hidden = not summed or self.layer.shard_indices.org_vocab_start_index == 0
+        """Whether this rank contributes the hidden states, where a sum over all ranks follows."""
         self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
         setattr(self.layer, name, self._embed)
         self._wrap_decode(model)
@@ -89,9 +92,11 @@ class ConceptEmbedding:
         if weight.is_cuda:
             with self._output_allocation():
                 out = weight.new_empty(flat.shape[0], weight.shape[1])
-        ids, weights = self._concepts(inputs)
-        rows = concept_embedding(weight, flat, ids, weights, inputs.slots, self._vocab_start, out)
-        return rows.view(*input_ids.shape, -1)
+        from_ = self._mixtures(inputs)
+        rows = concept_embedding(
+            weight, flat, from_.ids, from_.weights, inputs.slots, self._vocab_start, out
+        )
+        return self._with_hidden(rows, inputs).view(*input_ids.shape, -1)
 
     @torch.compiler.disable
     def _mixed(
@@ -103,16 +108,32 @@ class ConceptEmbedding:
             ids = input_ids.view(-1)
             rows = self._embed_concepts(ids if index is None else ids[index], inputs)
         else:
-            ids, weights = (values[inputs.slots] for values in self._concepts(inputs))
+            from_ = self._mixtures(inputs)
+            ids, weights = from_.ids[inputs.slots], from_.weights[inputs.slots]
             embedded = self._embed_ids(ids.reshape(-1)).view(*ids.shape, -1)
             rows = mix_embeddings(embedded, flat if index is None else flat[index], weights)
+            rows = self._with_hidden(rows, inputs)
         if index is not None:
             rows = flat.index_copy(0, index, rows)
         return rows.view(base.shape)
 
-    def _concepts(self, inputs: ConceptInputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """The ids and weights that the slots of the inputs point into."""
-        return inputs.mixtures or (self.table.rows.ids, self.table.rows.weights)
+    def _mixtures(self, inputs: ConceptInputs) -> Mixtures:
+        """What the slots of the inputs point into."""
+        if inputs.mixtures is not None:
+            return inputs.mixtures
+        table = self.table
+        return Mixtures(table.rows.ids, table.rows.weights, table.guided.fed_hidden, table.hidden)
+
+    def _with_hidden(self, rows: torch.Tensor, inputs: ConceptInputs) -> torch.Tensor:
+        """``rows`` ``[N, D]``, changed to the hidden states where those are fed."""
+        from_, slots = self._mixtures(inputs), inputs.slots
+        if from_.hidden is None or from_.fed_hidden is None:
+            return rows
+        hidden = from_.hidden[slots].to(rows.dtype)
+        if not self._feeds_hidden:
+            hidden = torch.zeros_like(hidden)
+        # in place: SGLang may all-reduce it where it was allocated
+        return rows.copy_(torch.where(from_.fed_hidden[slots][:, None], hidden, rows))
 
     def _output_allocation(self) -> AbstractContextManager[Any]:
         """Where the layer's output must lie for the all-reduce that follows."""

@@ -5,7 +5,7 @@ from typing import Any
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler import HANDSHAKE, problem_of
 from soft_sglang.patches.server_args import options_of, unsupported_mode
-from soft_sglang.patches.tokenizer_requests import think_end_id
+from soft_sglang.patches.tokenizer_requests import token_id
 
 
 @patch(
@@ -38,6 +38,6 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         options = options_of(server_args)
         if options.enable_soft_thinking:
             try:
-                think_end_id(tokenizer_manager, options.think_end_str)
+                token_id(tokenizer_manager, "think_end_str", options.think_end_str)
             except ValueError as error:
                 raise SystemExit(f"soft-sglang: {error}") from None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,6 +16,19 @@ _PLAN = "soft_thinking_plan"
 """Attribute of a ScheduleBatch: its request list and the plan made for it."""
 
 
+class Mixtures(NamedTuple):
+    """The inputs of ``R`` rows."""
+
+    ids: torch.Tensor
+    """``[R, K]`` int64."""
+    weights: torch.Tensor
+    """``[R, K]`` float32."""
+    fed_hidden: torch.Tensor | None = None
+    """``[R]`` bool, rows whose input is a hidden state; None: there is none."""
+    hidden: torch.Tensor | None = None
+    """``[R, D]``, the hidden states."""
+
+
 @dataclass(frozen=True)
 class ConceptInputs:
     """Input positions of a forward pass that may be fed a mixture."""
@@ -24,8 +37,8 @@ class ConceptInputs:
     """``[N]`` int64, positions in the flat input; None: all of them."""
     slots: torch.Tensor
     """``[N]`` integer, the rows that hold the mixtures."""
-    mixtures: tuple[torch.Tensor, torch.Tensor] | None = None
-    """``[R, K]`` int64 ids and ``[R, K]`` float32 weights; None: the concept table's."""
+    mixtures: Mixtures | None = None
+    """What the slots point into; None: the concept table."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,8 @@ class SoftBatch:
 
     plan: BatchPlan
     inputs: tuple[ConceptInputs, ...]
+    captured_here: bool = False
+    """Nobody but the plan asked for hidden states."""
 
 
 def soft_batch_of(forward_batch: Any) -> SoftBatch | None:
@@ -77,7 +92,21 @@ def attach_soft_batch(
         inputs += [] if resumed is None else [resumed]
     if decoding:
         inputs.append(_decode_inputs(forward_batch, len(prefilled)))
-    forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs))
+    captured_here = plan.feeds_hidden and _capture_hidden(forward_batch)
+    forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs), captured_here)
+
+
+def _capture_hidden(forward_batch: Any) -> bool:
+    """Make SGLang keep the last hidden states; whether it would not have.
+
+    A graph that was captured without them does not run such a batch.
+    """
+    from sglang.srt.model_executor.forward_batch_info import CaptureHiddenMode
+
+    if forward_batch.capture_hidden_mode.need_capture():
+        return False
+    forward_batch.capture_hidden_mode = CaptureHiddenMode.LAST
+    return True
 
 
 def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
@@ -115,7 +144,7 @@ def _resumed_inputs(
     width: int,
     device: torch.device,
 ) -> ConceptInputs | None:
-    """The mixtures among the inputs of a prefill: those of requests resumed after a retraction."""
+    """The inputs of a prefill that are not tokens: those of requests resumed after a retraction."""
     index: list[int] = []
     concepts: list[Concept] = []
     offset = 0
@@ -133,9 +162,19 @@ def _resumed_inputs(
     for row, concept in enumerate(concepts):
         ids[row, : len(concept.ids)] = torch.from_numpy(concept.ids)
         weights[row, : len(concept.ids)] = torch.from_numpy(concept.weights)
+    fed_hidden, hidden = None, None
+    vectors = {row: c.hidden for row, c in enumerate(concepts) if c.hidden is not None}
+    if vectors:
+        some = next(iter(vectors.values()))
+        hidden = some.new_zeros(len(concepts), len(some))
+        for row, vector in vectors.items():
+            hidden[row] = vector
+        fed_hidden = torch.tensor([row in vectors for row in range(len(concepts))]).to(device)
+        hidden = hidden.to(device)
     positions = torch.tensor(index, dtype=torch.int64).to(device)
     rows = torch.arange(len(concepts), device=device)
-    return ConceptInputs(positions, rows, (ids.to(device), weights.to(device)))
+    mixtures = Mixtures(ids.to(device), weights.to(device), fed_hidden, hidden)
+    return ConceptInputs(positions, rows, mixtures)
 
 
 def _decode_inputs(forward_batch: Any, prefilled: int) -> ConceptInputs:

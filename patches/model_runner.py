@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.thinking_step import warm_up
 from soft_sglang.patches.embedding import ConceptEmbedding
@@ -19,6 +21,9 @@ class SoftRuntime:
         slots = model_runner.req_to_token_pool.req_to_token.shape[0]
         width = options_of(model_runner.server_args).max_topk
         self.table = ConceptTable(slots, width, model_runner.device)
+        if _server_captures_hidden():
+            config = model_runner.model_config  # graphs will hold what reads them
+            self.table.hidden_rows(torch.zeros(1, config.hidden_size, dtype=config.dtype))
         self.embedding = ConceptEmbedding(model_runner.model, self.table)
         if self.table.device.type == "cuda" and options_of(model_runner.server_args).required:
             # no request shall wait for the compiler; a server that is not for soft thinking
@@ -90,8 +95,27 @@ def sample_softly(
     soft = soft_batch_of(forward_batch)
     if soft is None:
         return original(self, logits_output, forward_batch)
-    step = SamplingStep(self.soft_thinking.table, soft.plan, forward_batch.req_pool_indices)
+    hidden = _last_hidden(logits_output, forward_batch) if soft.plan.feeds_hidden else None
+    step = SamplingStep(self.soft_thinking.table, soft.plan, forward_batch.req_pool_indices, hidden)
     with step.attached_to(forward_batch.sampling_info):
         next_ids = original(self, logits_output, forward_batch)
     step.report_to(logits_output)
     return next_ids
+
+
+def _server_captures_hidden() -> bool:
+    from sglang.srt.model_executor.forward_batch_info import get_server_return_hidden_states_mode
+
+    captures: bool = get_server_return_hidden_states_mode().need_capture()
+    return captures
+
+
+def _last_hidden(logits_output: Any, forward_batch: Any) -> torch.Tensor:
+    """``[B, D]`` last hidden states, taken out of the output unless a request asked for them."""
+    hidden: torch.Tensor = logits_output.hidden_states
+    slots = forward_batch.req_pool_indices
+    if forward_batch.soft_thinking.captured_here:
+        logits_output.hidden_states = None
+    if hidden.shape[0] != slots.shape[0]:  # of all tokens
+        hidden = hidden[torch.cumsum(forward_batch.extend_seq_lens, 0) - 1]
+    return hidden

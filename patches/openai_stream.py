@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, SerializationInfo, model_serializer
 
+from soft_sglang.answer import PER_STEP
 from soft_sglang.parameters import REQUEST_KEY
 
 _DATA = "data: "
@@ -73,8 +74,8 @@ def _with_owed(text: str, owed: dict[int, dict[str, Any]]) -> str:
         if choice.get("finish_reason") is not None:
             choice[REQUEST_KEY] = owed.pop(choice["index"])
             changed = True
-        elif answer.get("concepts"):
-            choice[REQUEST_KEY] = {"concepts": answer["concepts"]}
-            answer["concepts"] = []
+        elif steps := {name: answer[name] for name in PER_STEP if answer.get(name)}:
+            choice[REQUEST_KEY] = steps
+            answer.update({name: [] for name in steps})
             changed = True
     return f"{_DATA}{json.dumps(data, ensure_ascii=False)}\n\n" if changed else text

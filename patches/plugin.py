@@ -4,6 +4,7 @@ from types import ModuleType
 
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches.record import Patch, patches_in
+from soft_sglang.policies.registry import load_modules
 
 
 def _modules() -> list[ModuleType]:
@@ -70,6 +71,7 @@ def load() -> None:
     """
     check_sglang_version()
     try:
+        load_modules()
         patches = all_patches()
         _apply(patches)
     except Exception as error:

@@ -12,7 +12,7 @@ from soft_sglang.concept_sampler import BatchPlan, ConceptStep
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.thinking_step import Sampling
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.step_output import DeviceOutput
+from soft_sglang.patches.step_output import DeviceOutput, GuidedOutput
 
 _ATTRIBUTE = "soft_thinking_step"
 
@@ -23,9 +23,16 @@ class SamplingStep:
     active: "SamplingStep | None" = None
     """The step whose sampler call is running; for the hook that cannot reach it otherwise."""
 
-    def __init__(self, table: ConceptTable, plan: BatchPlan, slots: torch.Tensor) -> None:
+    def __init__(
+        self,
+        table: ConceptTable,
+        plan: BatchPlan,
+        slots: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+    ) -> None:
         self._step = ConceptStep(table, plan, slots)
         self._plan = plan.step
+        self._hidden = hidden
 
     @contextmanager
     def attached_to(self, sampling_info: Any) -> Iterator[None]:
@@ -68,7 +75,7 @@ class SamplingStep:
         agree: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> None:
         """Compute the concepts from preprocessed logits ``[B, V]``."""
-        self._step.think(logits, _sampling_of(sampling_info), self._plan, agree)
+        self._step.think(logits, _sampling_of(sampling_info), self._plan, agree, self._hidden)
 
     def final_ids(self, sampled: torch.Tensor | None) -> torch.Tensor:
         """The batch's ids: those of another sampler with those of thinking rows replaced."""
@@ -81,7 +88,14 @@ class SamplingStep:
         assert self._step.output is not None
         logits_output.auxiliary_device_output = append_auxiliary_output(
             logits_output.auxiliary_device_output,
-            DeviceOutput(self._step.plan.positions, self._step.output),
+            DeviceOutput(
+                self._step.plan.positions,
+                self._step.output,
+                tuple(
+                    GuidedOutput(plan.positions, result)
+                    for plan, result in zip(self._step.plan.guided, self._step.guided, strict=True)
+                ),
+            ),
         )
 
 

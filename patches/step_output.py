@@ -1,15 +1,45 @@
 """A step's result on its way to the scheduler: an auxiliary output of SGLang's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from soft_sglang.guided_step import GuidedResult
 from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.patches.metrics import active_metrics, metrics_for
 from soft_sglang.patches.request import trace_of
 from soft_sglang.state_machine import Phase
+from soft_sglang.trace import PolicyMemory
+
+
+@dataclass(frozen=True)
+class GuidedOutput:
+    """What the host keeps of the rows of one policy."""
+
+    positions: Sequence[int]
+    """Rows of the batch, as in the plan."""
+    result: GuidedResult
+
+    def copied(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> "GuidedOutput":
+        """The same with every tensor copied."""
+        state, fed_hidden, hidden = self.result
+        result = GuidedResult(
+            copy_tensor(state),
+            copy_tensor(fed_hidden),
+            None if hidden is None else copy_tensor(hidden),
+        )
+        return GuidedOutput(self.positions, result)
+
+    def memories(self) -> Iterator[tuple[int, PolicyMemory]]:
+        """What to remember of each row, by position; the tensors are the host's."""
+        state = self.result.state.tolist()
+        fed_hidden = self.result.fed_hidden.tolist()
+        for row, position in enumerate(self.positions):
+            hidden = self.result.hidden
+            fed = hidden[row].clone() if hidden is not None and fed_hidden[row] else None
+            yield position, PolicyMemory(state[row], fed)
 
 
 @dataclass(frozen=True)
@@ -19,10 +49,15 @@ class DeviceOutput:
     positions: Sequence[int]
     """Rows of the batch, as in the plan."""
     output: StepResult
+    guided: Sequence[GuidedOutput] = ()
 
     def copy_to_host(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> "HostOutput":
         """Start the copy."""
-        return HostOutput(self.positions, StepResult(*(copy_tensor(t) for t in self.output)))
+        return HostOutput(
+            self.positions,
+            StepResult(*(copy_tensor(t) for t in self.output)),
+            [guided.copied(copy_tensor) for guided in self.guided],
+        )
 
 
 @dataclass(frozen=True)
@@ -31,6 +66,7 @@ class HostOutput:
 
     positions: Sequence[int]
     output: StepResult
+    guided: Sequence[GuidedOutput] = ()
 
     def consume(self, batch: Any, commits: Sequence[Any]) -> None:
         """Record the committed steps in the requests' traces.
@@ -42,13 +78,15 @@ class HostOutput:
         entropy = self.output.entropy.tolist()
         proposal = self.output.proposal.tolist()
         allowed = self.output.think_end_allowed.tolist()
+        memories = dict(memory for guided in self.guided for memory in guided.memories())
         counted: list[float] = []
         cold_stops = 0
         for row, position in enumerate(self.positions):
             req = batch.reqs[position]
             commit, trace = commits[position], trace_of(req)
-            if commit is None or trace is None or trace.state.phase is not Phase.THINKING:
+            if commit is None or trace is None or not trace.is_recording:
                 continue
+            thinking = trace.state.phase is Phase.THINKING
             trace.commit(
                 commit.token_ids[0],
                 ids[row],
@@ -56,8 +94,9 @@ class HostOutput:
                 entropy[row],
                 proposal[row],
                 allowed[row],
+                memories.get(position),
             )
-            if metrics_for(req) is not None:
+            if thinking and metrics_for(req) is not None:
                 counted.append(entropy[row])
                 cold_stops += trace.state.cold_stopped
         metrics = active_metrics()

@@ -3,6 +3,7 @@
 import copy
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
@@ -93,9 +94,10 @@ def resolve_request(self: Any, obj: Any) -> None:
     _refuse_unsupported(obj, sampling)
     seed = sampling.get("sampling_seed")
     params = soft.resolve(
-        think_end_id=think_end_id(self, soft.think_end_str),
+        think_end_id=token_id(self, "think_end_str", soft.think_end_str),
         seed=secrets.randbelow(_INT64) if seed is None else _checked_seed(seed),
         own=sampling,
+        token_id=partial(token_id, self),
     )
     sampling["custom_params"] = {**(custom or {}), WIRE_KEY: params.to_wire()}
 
@@ -158,8 +160,8 @@ def _wrapped(seed: int) -> int:
     return (seed + _INT64) % (2 * _INT64) - _INT64
 
 
-def think_end_id(manager: Any, text: str) -> int:
-    """Id of the think-end token.
+def token_id(manager: Any, field: str, text: str) -> int:
+    """Id of the one token that a field of a request names.
 
     Raises:
         ValueError: the string is not one token of the vocabulary, or there is no tokenizer.
@@ -176,7 +178,5 @@ def think_end_id(manager: Any, text: str) -> int:
     elif ids[0] >= manager.model_config.vocab_size:
         problem = "beyond the model's vocabulary"
     if problem is not None:
-        raise ValueError(
-            f"think_end_str must be one token of the vocabulary, but {text!r} is {problem}."
-        )
+        raise ValueError(f"{field} must be one token of the vocabulary, but {text!r} is {problem}.")
     return ids[0]

@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+PER_STEP = ("concepts", "entropies")
+"""Lists with an entry per thinking step."""
+
 
 def accumulate(answer: dict[str, Any] | None, report: Mapping[str, Any]) -> dict[str, Any]:
     """Add a report to what the client has been, or will be, told.
 
-    The summary fields replace, ``concepts`` extend the list in place.
+    The summary fields replace, those of :data:`PER_STEP` extend their list in place.
     """
     answer = {} if answer is None else answer
-    concepts = answer.setdefault("concepts", []) if "concepts" in report else None
-    answer.update({name: value for name, value in report.items() if name != "concepts"})
-    if concepts is not None:
-        concepts.extend(report["concepts"])
+    for name, value in report.items():
+        if name in PER_STEP:
+            answer.setdefault(name, []).extend(value)
+        else:
+            answer[name] = value
     return answer
 
 
@@ -24,14 +28,15 @@ def chunk(
 
     Args:
         answer: as accumulated so far.
-        told: number of concepts that earlier chunks carried.
-        up_to: number of concepts that may be told by now; default: all.
+        told: number of steps that earlier chunks carried.
+        up_to: number of steps that may be told by now; default: all.
 
     Returns:
         The chunk's part and the new number.
     """
-    part = dict(answer)
-    if "concepts" in part:
-        part["concepts"] = part["concepts"][told:up_to]
-        told += len(part["concepts"])
-    return part, told
+    part, new = dict(answer), 0
+    for name in PER_STEP:
+        if name in part:
+            part[name] = part[name][told:up_to]
+            new = len(part[name])
+    return part, told + new

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from soft_sglang.concept_table import AnswerSampling, ConceptTable
+from soft_sglang.guided_step import GuidedPlan, GuidedResult, guided_step, plan_guided
 from soft_sglang.kernels.concept_step import DIRICHLET_CANDIDATES
 from soft_sglang.kernels.thinking_step import Sampling, StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
@@ -44,6 +45,13 @@ class BatchPlan:
     """``step.samples``: no row needs another sampler, in any phase."""
     with_answer_sampling: bool
     """Some request samples its answer with parameters of its own."""
+    guided: tuple[GuidedPlan, ...] = ()
+    """The rows of policies other than soft thinking, by policy."""
+
+    @property
+    def feeds_hidden(self) -> bool:
+        """Whether the step needs the last hidden states."""
+        return any(plan.policy.feeds_hidden for plan in self.guided)
 
 
 def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan | None:
@@ -61,22 +69,26 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
     if len(positions) < len(rows):
         host = torch.tensor(positions, dtype=torch.int64, pin_memory=device.type == "cuda")
         index = host.to(device, non_blocking=True)
+    width = max(params.policy_columns or params.max_topk for params, _ in soft)
     return BatchPlan(
         positions=positions,
         index=index,
         step=StepPlan(
-            width=max(params.max_topk for params, _ in soft),
-            candidates=max(candidates),
+            width=width,
+            candidates=max(width, *candidates),
             with_gumbel=any(params.noise == "gumbel" for params, _ in soft),
             with_dirichlet=any(params.noise == "dirichlet" for params, _ in soft),
             samples=samples,
             with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
         ),
         with_answer_sampling=any(params.separate_answer for params, _ in soft),
+        guided=plan_guided([(row.soft, row.top_k) for row in rows], positions, device, _TOP_K_OFF),
     )
 
 
 def _candidates(params: SoftThinkingParams, top_k: int) -> int:
+    if params.policy_columns:
+        return 1  # not this step's business
     if top_k < _TOP_K_OFF:
         return max(top_k, params.max_topk)
     if params.noise == "dirichlet":
@@ -107,6 +119,8 @@ class ConceptStep:
         self._slots = slots
         self.output: StepResult | None = None
         """For the rows of :attr:`BatchPlan.positions`."""
+        self.guided: tuple[GuidedResult, ...] = ()
+        """For the rows of :attr:`BatchPlan.guided`."""
 
     def answer_sampling(self, sampling: Sampling) -> Sampling:
         """The batch's sampling parameters with after-thinking ones where a row is ANSWERING."""
@@ -131,21 +145,39 @@ class ConceptStep:
         sampling: Sampling,
         step: StepPlan,
         agree: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        hidden: torch.Tensor | None = None,
     ) -> None:
-        """Compute the concepts of rows that are THINKING and write the table.
+        """Compute the next inputs of rows that are THINKING or GUIDED and write the table.
 
         Args:
             logits: ``[B, V]``, preprocessed, before temperature; not changed.
             sampling: of the batch, as the requests ask for it.
             step: the plan's, or without ``samples``.
             agree: makes tensor-parallel ranks agree on a tensor.
+            hidden: ``[B, D]`` last hidden states, where :attr:`BatchPlan.feeds_hidden`.
         """
         rows, index = self.table.rows, self.plan.index
         output = thinking_step(logits, sampling, rows, self._slots, index, step)
+        results = []
+        for plan in self.plan.guided:
+            own, result = guided_step(
+                plan,
+                logits,
+                sampling,
+                self.table,
+                self._slots,
+                step.width,
+                step.joint_filters,
+                hidden,
+            )
+            results.append(result)
+            output = _with_guided(output, own, plan.among)
+        self.guided = tuple(results)
         if agree is not None:
             output = StepResult(*map(agree, output))
             slots = self._slots if index is None else self._slots[index]
-            for column in (rows.ids, rows.weights, rows.phase, rows.run):
+            guided = self.table.guided if self.plan.guided else ()
+            for column in (rows.ids, rows.weights, rows.phase, rows.run, *guided):
                 column[slots] = agree(column[slots])
         self.output = output
 
@@ -167,3 +199,14 @@ class ConceptStep:
 
     def _scatter(self, batch: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         return rows if self.plan.index is None else batch.index_copy(0, self.plan.index, rows)
+
+
+def _with_guided(output: StepResult, guided: StepResult, among: torch.Tensor) -> StepResult:
+    """The step's result with the rows of one policy put in where they are GUIDED."""
+    mask = guided.token >= 0
+    columns = []
+    for column, own in zip(output, guided, strict=True):
+        wanted = mask.view(-1, *[1] * (own.dim() - 1))
+        merged = torch.where(wanted, own.to(column.dtype), column.index_select(0, among))
+        columns.append(column.index_copy(0, among, merged))
+    return StepResult(*columns)

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import torch
 
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
-from soft_sglang.kernels.table_rows import INTEGERS, REALS, TableRows
+from soft_sglang.kernels.table_rows import GUIDED, INTEGERS, REALS, TableRows
 from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.policies.policy import MAX_PARAMETERS, MAX_STATE, Policy
+from soft_sglang.policies.registry import policy_named
 from soft_sglang.state_machine import Phase
 
 _NOISE_CODES = {"none": NOISE_NONE, "gumbel": NOISE_GUMBEL, "dirichlet": NOISE_DIRICHLET}
@@ -34,6 +36,21 @@ class RowStart(NamedTuple):
     run: int = 0
     step: int = 0
     """Number of tokens the request has emitted."""
+    policy_state: Sequence[float] = ()
+    """What its policy remembers."""
+
+
+class GuidedRows(NamedTuple):
+    """What rows in the phase GUIDED have besides; ``R`` rows."""
+
+    parameters: torch.Tensor
+    """``[R, MAX_PARAMETERS]`` float64, of the policy; written at the start."""
+    state: torch.Tensor
+    """``[R, MAX_STATE]`` float64, of the policy; written at the start and by the sampler."""
+    answering: torch.Tensor
+    """``[R]`` bool, thinking is over and the policy goes on; written as the state."""
+    fed_hidden: torch.Tensor
+    """``[R]`` bool, the next input is the hidden state; written as the state."""
 
 
 class ConceptTable:
@@ -62,7 +79,24 @@ class ConceptTable:
             integers=zeros(rows, len(INTEGERS)),
             reals=zeros(rows, len(REALS), dtype=torch.float32),
         )
+        self.guided = GuidedRows(
+            parameters=zeros(rows, MAX_PARAMETERS, dtype=torch.float64),
+            state=zeros(rows, MAX_STATE, dtype=torch.float64),
+            answering=zeros(rows, dtype=torch.bool),
+            fed_hidden=zeros(rows, dtype=torch.bool),
+        )
+        self.hidden: torch.Tensor | None = None
+        """``[R, D]``, last hidden states of rows that are fed them; None until a request needs it.
+        Written by the sampler, read by the embedding."""
         self._soft_slots: set[int] = set()
+
+    def hidden_rows(self, like: torch.Tensor) -> torch.Tensor:
+        """:attr:`hidden`, allocated now if it is not there; ``like`` is ``[N, D]``."""
+        if self.hidden is None:
+            self.hidden = torch.zeros(
+                self.rows.phase.shape[0], like.shape[1], dtype=like.dtype, device=self.device
+            )
+        return self.hidden
 
     def start(self, starts: Sequence[RowStart]) -> None:
         """Start the rows of requests whose prefill is about to run.
@@ -79,7 +113,7 @@ class ConceptTable:
                 self._soft_slots.add(start.slot)
         integers = self._upload(
             [
-                [s.slot, s.phase, s.run, s.step, *self._integer_row(s.params, s.answer)]
+                [s.slot, _phase_code(s), s.run, s.step, *self._integer_row(s.params, s.answer)]
                 for s in starts
             ],
             torch.int64,
@@ -92,6 +126,28 @@ class ConceptTable:
         rows.step.index_copy_(0, slots, integers[:, 3])
         rows.integers.index_copy_(0, slots, integers[:, 4:])
         rows.reals.index_copy_(0, slots, reals)
+        self.guided.fed_hidden.index_fill_(0, slots, False)
+        self._start_guided([s for s in starts if _policy_of(s) is not None])
+
+    def _start_guided(self, starts: Sequence[RowStart]) -> None:
+        if not starts:
+            return
+        columns = self._upload(
+            [
+                [
+                    s.slot,
+                    s.phase is Phase.ANSWERING,
+                    *_padded(s.params.policy_parameters if s.params else (), MAX_PARAMETERS),
+                    *_padded(s.policy_state, MAX_STATE),
+                ]
+                for s in starts
+            ],
+            torch.float64,
+        )
+        slots, guided = columns[:, 0].long(), self.guided
+        guided.answering.index_copy_(0, slots, columns[:, 1] > 0)
+        guided.parameters.index_copy_(0, slots, columns[:, 2 : 2 + MAX_PARAMETERS])
+        guided.state.index_copy_(0, slots, columns[:, 2 + MAX_PARAMETERS :])
 
     def _upload(self, rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
         host = torch.tensor(rows, dtype=dtype, pin_memory=self.device.type == "cuda")
@@ -124,3 +180,18 @@ class ConceptTable:
             answer.top_p,
             answer.min_p,
         ]
+
+
+def _policy_of(start: RowStart) -> Policy | None:
+    return None if start.params is None else policy_named(start.params.policy)
+
+
+def _phase_code(start: RowStart) -> int:
+    """The row's phase as the kernels see it."""
+    policy = _policy_of(start)
+    goes_on = policy is not None and (start.phase is Phase.THINKING or policy.mixes_answer)
+    return GUIDED if goes_on else start.phase
+
+
+def _padded(values: Sequence[float], length: int) -> list[float]:
+    return [*values, *[0.0] * (length - len(values))]

@@ -3,13 +3,15 @@
 The names are those of the public implementation of arXiv 2505.15778.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from soft_sglang.fields import Field, Kind
 from soft_sglang.options import ServerOptions
+from soft_sglang.policies.policy import Policy, RequestFacts
+from soft_sglang.policies.registry import SOFT_THINKING, policy_named, registered
 
 NOISES = ("none", "gumbel", "dirichlet")
 REQUEST_KEY = "soft_thinking"
@@ -23,9 +25,13 @@ _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.
 """SGLang's."""
 
 
-@cache
 def request_fields(options: ServerOptions) -> Mapping[str, Field]:
     """Every parameter of a request and what it may be, by name."""
+    return _request_fields(options, registered())
+
+
+@cache
+def _request_fields(options: ServerOptions, policies: tuple[Policy, ...]) -> Mapping[str, Field]:
     fields = (
         Field("enabled", Kind.BOOLEAN, default=True),
         Field("max_topk", Kind.INTEGER, low=1, high=options.max_topk, default=options.concept_size),
@@ -40,6 +46,14 @@ def request_fields(options: ServerOptions) -> Mapping[str, Field]:
         Field("gumbel_softmax_temperature", Kind.NUMBER, low=1e-6, high=1e6, default=0.5),
         Field("dirichlet_alpha", Kind.NUMBER, low=1e-6, high=1e6, default=1.0),
         Field("return_concepts", Kind.BOOLEAN, default=False),
+        Field("return_entropies", Kind.BOOLEAN, default=False),
+        Field(
+            "policy",
+            Kind.CHOICE,
+            choices=(SOFT_THINKING, *(policy.name for policy in policies)),
+            default=SOFT_THINKING,
+        ),
+        *(field for policy in policies for field in policy.fields),
     )
     return {field.name: field for field in fields}
 
@@ -47,15 +61,41 @@ def request_fields(options: ServerOptions) -> Mapping[str, Field]:
 def request_schema(options: ServerOptions) -> dict[str, Any]:
     """JSON Schema of the field ``soft_thinking`` of a request."""
     parameters = {name: field.schema() for name, field in request_fields(options).items()}
+    policies: list[dict[str, Any]] = [
+        {"if": _given(field.name), "then": _given("policy", {"const": policy.name})}
+        for policy in registered()
+        for field in policy.fields
+    ]
+    policies.append(
+        {
+            "if": _given("noise", {"not": {"const": "none"}}),
+            "then": {"properties": {"policy": {"enum": [SOFT_THINKING, None]}}},
+        }
+    )
     return {
         "anyOf": [
             {"type": ["boolean", "null"]},
-            {"type": "object", "properties": parameters, "additionalProperties": False},
+            {
+                "type": "object",
+                "properties": parameters,
+                "additionalProperties": False,
+                "allOf": policies,
+            },
         ]
     }
 
 
-FLAT_NAMES = frozenset(request_fields(ServerOptions())) - {"enabled"}
+def _given(name: str, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Schema of an object with a field that is there and not null."""
+    value = {"allOf": [{"not": {"type": "null"}}, schema or {}]}
+    return {"required": [name], "properties": {name: value}}
+
+
+FLAT_NAMES = frozenset(_request_fields(ServerOptions(), ())) - {
+    "enabled",
+    "policy",
+    "return_entropies",
+}
 """Names that may also stand directly in ``sampling_params``, as in the public implementation."""
 
 
@@ -82,6 +122,12 @@ class SoftThinkingParams:
     gumbel_softmax_temperature: float
     dirichlet_alpha: float
     return_concepts: bool
+    return_entropies: bool = False
+    policy: str = SOFT_THINKING
+    policy_parameters: tuple[float, ...] = ()
+    """Values of the policy's own parameters, in its order."""
+    policy_columns: int = 0
+    """Columns of the concept table that the policy needs."""
 
     def to_wire(self) -> dict[str, Any]:
         """A flat dict of scalars, as it travels to the scheduler."""
@@ -90,7 +136,7 @@ class SoftThinkingParams:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SoftThinkingParams":
         """Inverse of :meth:`to_wire`."""
-        return cls(**wire)
+        return cls(**{**wire, "policy_parameters": tuple(wire["policy_parameters"])})
 
 
 @dataclass(frozen=True)
@@ -107,14 +153,49 @@ class SoftRequest:
         text: str = self._value("think_end_str")
         return text
 
-    def resolve(self, think_end_id: int, seed: int, own: Mapping[str, Any]) -> SoftThinkingParams:
-        """Fill in the defaults; ``own`` are the request's sampling parameters."""
+    @property
+    def policy(self) -> Policy | None:
+        """The policy; None is soft thinking itself."""
+        return policy_named(self._value("policy"))
+
+    def resolve(
+        self,
+        think_end_id: int,
+        seed: int,
+        own: Mapping[str, Any],
+        token_id: Callable[[str, str], int] | None = None,
+    ) -> SoftThinkingParams:
+        """Fill in the defaults.
+
+        Args:
+            think_end_id: of :attr:`think_end_str`.
+            seed: of the request.
+            own: the request's sampling parameters.
+            token_id: the id of a string that is one token; first the field that gives it, for the
+                error. Only some policies' parameters are such strings.
+
+        Raises:
+            ValueError: the policy needs more columns than the server has, or a string is no token.
+        """
+        policy, max_topk = self.policy, self._value("max_topk")
+        policy_parameters: tuple[float, ...] = ()
+        columns = 0
+        if policy is not None:
+            facts = RequestFacts(own.get("max_new_tokens"), token_id)
+            values = {field.name: self._value(field.name) for field in policy.fields}
+            policy_parameters = policy.resolve(values, facts)
+            columns = policy.columns(max_topk, values)
+            if columns > self.options.max_topk:
+                raise ValueError(
+                    f"policy {policy.name!r} would mix {columns} tokens with these parameters; "
+                    f"the server's --max-topk is {self.options.max_topk}."
+                )
         answer: dict[str, Any] = {}
         for name, default in _SAMPLING_DEFAULTS.items():
             value = self.given.get(f"after_thinking_{name}", own.get(name))
             answer[f"after_thinking_{name}"] = default if value is None else value
         return SoftThinkingParams(
-            max_topk=self._value("max_topk"),
+            max_topk=max_topk,
             early_stopping_entropy_threshold=float(self._value("early_stopping_entropy_threshold")),
             early_stopping_length_threshold=self._value("early_stopping_length_threshold"),
             think_end_id=think_end_id,
@@ -125,10 +206,19 @@ class SoftRequest:
             gumbel_softmax_temperature=float(self._value("gumbel_softmax_temperature")),
             dirichlet_alpha=float(self._value("dirichlet_alpha")),
             return_concepts=self._value("return_concepts"),
+            return_entropies=self._value("return_entropies"),
+            policy=self._value("policy"),
+            policy_parameters=policy_parameters,
+            policy_columns=columns,
         )
 
     def _value(self, name: str) -> Any:
-        return self.given.get(name, request_fields(self.options)[name].default)
+        if name in self.given:
+            return self.given[name]
+        default = request_fields(self.options)[name].default
+        if name == "policy" or self.policy is None:
+            return default
+        return self.policy.defaults.get(name, default)
 
 
 def read_request(field: Any, flat: Mapping[str, Any], options: ServerOptions) -> SoftRequest | None:
@@ -180,4 +270,22 @@ def read_request(field: Any, flat: Mapping[str, Any], options: ServerOptions) ->
         enabled = field
     elif isinstance(field, Mapping):
         enabled = nested.pop("enabled", True)
-    return SoftRequest({**flat, **nested}, options) if enabled else None
+    given = {**flat, **nested}
+    _check_policy(given)
+    return SoftRequest(given, options) if enabled else None
+
+
+def _check_policy(given: Mapping[str, Any]) -> None:
+    """Raise ValueError where a parameter has no meaning under the request's policy."""
+    name = given.get("policy", SOFT_THINKING)
+    for policy in registered():
+        foreign = [field.name for field in policy.fields if field.name in given]
+        if foreign and policy.name != name:
+            raise ValueError(
+                f"{REQUEST_KEY}.{foreign[0]} belongs to the policy {policy.name!r}, but the "
+                f"request's policy is {name!r}; remove it, or set {REQUEST_KEY}.policy."
+            )
+    if name != SOFT_THINKING and given.get("noise", "none") != "none":
+        raise ValueError(
+            f"noise must be 'none' under the policy {name!r}; only {SOFT_THINKING!r} has noise."
+        )

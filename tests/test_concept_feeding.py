@@ -7,7 +7,7 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.patches.embedding import ConceptEmbedding
-from soft_sglang.patches.forward_batch import ConceptInputs
+from soft_sglang.patches.forward_batch import ConceptInputs, Mixtures
 
 
 class Model(torch.nn.Module):
@@ -76,7 +76,7 @@ def test_the_decode_tail_of_a_mixed_batch(model: Model, embedding: ConceptEmbedd
 
 
 def test_mixtures_of_a_resumed_request(model: Model, embedding: ConceptEmbedding) -> None:
-    mixtures = torch.tensor([[8, 9, 0]]), torch.tensor([[0.5, 0.5, 0.0]])
+    mixtures = Mixtures(torch.tensor([[8, 9, 0]]), torch.tensor([[0.5, 0.5, 0.0]]))
     resumed = ConceptInputs(torch.tensor([1]), torch.tensor([0]), mixtures)
     with embedding.feeding((resumed,)):
         fed = forward(model, [1, 8, 3], [6], decode=False)

@@ -36,7 +36,9 @@ VALID: dict[str, list[Any]] = {
     "gumbel_softmax_temperature": [1e-6, 0.5, 1, 1e6],
     "dirichlet_alpha": [1e-6, 1, 50.5, 1e6],
     "return_concepts": [True, False],
+    "return_entropies": [True, False],
 }
+"""But for the policy and its parameters: they are in test_policies."""
 
 NOT_NUMBERS: list[Any] = [True, False, "1", "", [1], {"a": 1}, NAN, INF, -INF]
 NOT_INTEGERS: list[Any] = [*NOT_NUMBERS, 1.0, 1.5]
@@ -70,6 +72,7 @@ INVALID: dict[str, tuple[str, list[Any]]] = {
     "gumbel_softmax_temperature": ("a number from 1e-06 to 1e+06", [*NOT_NUMBERS, 0, -1, 1e7]),
     "dirichlet_alpha": ("a number from 1e-06 to 1e+06", [*NOT_NUMBERS, 0, 0.0, -1, 1e7]),
     "return_concepts": ("true or false", [0, 1, "false", "", [], {}]),
+    "return_entropies": ("true or false", [0, 1, "false", "", [], {}]),
 }
 
 
@@ -106,7 +109,9 @@ def refusal(field: Any, flat: dict[str, Any] | None = None, options: ServerOptio
 
 
 def test_every_field_is_tested() -> None:
-    names = set(SoftThinkingParams.__annotations__) - {"think_end_id", "seed", "separate_answer"}
+    resolved = {"think_end_id", "seed", "separate_answer"}
+    names = set(SoftThinkingParams.__annotations__) - resolved
+    names = {name for name in names if not name.startswith("policy")}
     assert set(VALID) == set(INVALID) == names | {"enabled", "think_end_str"}
 
 
@@ -180,7 +185,7 @@ def test_none_is_absent(name: str) -> None:
 
 
 def test_flat_names() -> None:
-    assert set(VALID) - {"enabled"} == FLAT_NAMES
+    assert set(VALID) - {"enabled", "return_entropies"} == FLAT_NAMES
 
 
 def test_both_places() -> None:
@@ -333,7 +338,9 @@ def test_wire_round_trip(seed: int) -> None:
     given = {name: values[-1] for name, values in VALID.items() if name != "enabled"}
     params = soft(given).resolve(151935, seed, OWN)
     wire = params.to_wire()
+    assert wire.pop("policy_parameters") == ()
     assert all(type(value) in (bool, int, float, str) for value in wire.values())
+    wire["policy_parameters"] = []
     assert SoftThinkingParams.from_wire(json.loads(json.dumps(wire))) == params
 
 
@@ -419,7 +426,7 @@ def is_allowed(name: str, value: Any) -> bool:
             return isinstance(value, str) and len(value) > 0
         case "noise":
             return value in NOISES
-        case "return_concepts":
+        case "return_concepts" | "return_entropies":
             return type(value) is bool
         case _:
             return False

@@ -1,0 +1,211 @@
+"""One step of the rows that follow a policy other than soft thinking.
+
+``plan_guided`` prepares on the host; ``guided_step`` runs on the device, without a host
+synchronisation, and writes the table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from soft_sglang.concept_table import ConceptTable
+from soft_sglang.kernels.concept_step import filtered, top_candidates
+from soft_sglang.kernels.table_rows import ANSWERING, GUIDED
+from soft_sglang.kernels.thinking_state import advance
+from soft_sglang.kernels.thinking_step import Sampling, StepResult
+from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.policies.policy import Choice, Policy, PolicyStep
+from soft_sglang.policies.registry import policy_named
+
+_CANDIDATES = 1024
+"""Tokens that are drawn from where top-k is off."""
+
+
+@dataclass(frozen=True)
+class GuidedPlan:
+    """The rows of a batch that follow one policy."""
+
+    policy: Policy
+    positions: tuple[int, ...]
+    """In the batch."""
+    index: torch.Tensor
+    """``[G]`` int64, the same on the device."""
+    among: torch.Tensor
+    """``[G]`` int64, their places among the rows of the batch's plan."""
+    candidates: int
+
+
+def plan_guided(
+    rows: Sequence[tuple[SoftThinkingParams | None, int]],
+    positions: Sequence[int],
+    device: torch.device,
+    off: int,
+) -> tuple[GuidedPlan, ...]:
+    """Group the guided rows of a batch by policy.
+
+    Args:
+        rows: of the batch, parameters and top-k.
+        positions: the rows of the batch's plan, ascending.
+        device: the table's.
+        off: smallest top-k that means none.
+    """
+    groups: dict[str, list[int]] = {}
+    for position in positions:
+        params = rows[position][0]
+        if params is not None and policy_named(params.policy) is not None:
+            groups.setdefault(params.policy, []).append(position)
+    place = {position: i for i, position in enumerate(positions)}
+    plans = []
+    for name, group in groups.items():
+        policy = policy_named(name)
+        assert policy is not None
+        indices = torch.tensor(
+            [group, [place[position] for position in group]],
+            dtype=torch.int64,
+            pin_memory=device.type == "cuda",
+        ).to(device, non_blocking=True)
+        candidates = 1
+        for position in group:
+            params, top_k = rows[position]
+            assert params is not None
+            answer_top_k = params.after_thinking_top_k if policy.mixes_answer else 1
+            for k in (top_k, answer_top_k):
+                candidates = max(candidates, k if 0 < k < off else _CANDIDATES)
+            candidates = max(candidates, params.policy_columns, params.max_topk)
+        plans.append(GuidedPlan(policy, tuple(group), indices[0], indices[1], candidates))
+    return tuple(plans)
+
+
+class GuidedResult(NamedTuple):
+    """What the host keeps of ``G`` rows, to resume them."""
+
+    state: torch.Tensor
+    """``[G, MAX_STATE]`` float64, of the policy."""
+    fed_hidden: torch.Tensor
+    """``[G]`` bool."""
+    hidden: torch.Tensor | None
+    """``[G, D]``, the last hidden states; None under a policy that never feeds them."""
+
+
+def guided_step(
+    plan: GuidedPlan,
+    logits: torch.Tensor,
+    sampling: Sampling,
+    table: ConceptTable,
+    slots: torch.Tensor,
+    width: int,
+    joint_filters: bool,
+    hidden: torch.Tensor | None,
+) -> tuple[StepResult, GuidedResult]:
+    """Advance the rows of one policy that are in the phase GUIDED, and write their table rows.
+
+    Args:
+        plan: of the policy.
+        logits, sampling, slots: of the batch, as for the thinking step.
+        width: number of columns K of the result.
+        joint_filters: how tokens are drawn; see ``StepPlan``.
+        hidden: ``[B, D]`` last hidden states of the batch, for a policy that feeds them.
+
+    Returns:
+        Results of the plan's rows. ``token`` is -1 for rows in another phase.
+    """
+    logits = logits.index_select(0, plan.index).float()
+    slots = slots[plan.index]
+    rows, guided_rows = table.rows, table.guided
+    named = rows.parameters(slots)
+    guided = rows.phase[slots] == GUIDED
+    answering = guided_rows.answering[slots]
+    own = Sampling(*(values.index_select(0, plan.index) for values in sampling))
+    temperature = torch.where(answering, named["answer_temperature"], own.temperatures.view(-1))
+    top_k = torch.where(answering, named["answer_top_k"], own.top_ks.long())
+    top_p = torch.where(answering, named["answer_top_p"], own.top_ps)
+    min_p = torch.where(answering, named["answer_min_p"], own.min_ps)
+
+    p, ids, mass, entropy = top_candidates(logits, temperature, plan.candidates)
+    filters = (mass, top_k, top_p, min_p, logits.shape[-1])
+    kept = filtered(p, *filters)
+    policy, step = plan.policy, rows.step[slots]
+    choice = policy.choose(
+        PolicyStep(
+            logits=logits,
+            p=kept / kept.sum(dim=-1, keepdim=True),
+            drawable=filtered(p, *filters, joint=joint_filters),
+            ids=ids,
+            entropy=entropy,
+            seed=named["seed"],
+            step=step,
+            think_end=named["think_end"],
+            max_topk=named["max_topk"],
+            parameters=dict(
+                zip(policy.parameters, guided_rows.parameters[slots].unbind(-1), strict=False)
+            ),
+            state=dict(zip(policy.state, guided_rows.state[slots].unbind(-1), strict=False)),
+        )
+    )
+
+    think_end = named["think_end"]
+    allowed = logits.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf
+    stop = advance(
+        choice.token,
+        entropy,
+        rows.run[slots],
+        named["entropy_threshold"],
+        named["length_threshold"],
+        think_end,
+        allowed & ~answering,
+    )
+    ended = stop.ended[:, None]
+    chosen_ids, chosen_weights = _emitted_first(choice, width)
+    first = torch.arange(width, device=logits.device) == 0
+    chosen_ids = torch.where(ended, torch.where(first, stop.token[:, None], 0), chosen_ids)
+    chosen_weights = torch.where(ended, first.float(), chosen_weights)
+    state = guided_rows.state[slots]
+    for column, name in enumerate(policy.state):
+        if name in choice.state:
+            state[:, column] = choice.state[name]
+    fed_hidden = torch.zeros_like(guided)
+    if choice.hidden is not None:
+        fed_hidden = choice.hidden & ~stop.ended
+
+    def write(column: torch.Tensor, value: torch.Tensor) -> None:
+        mask = guided.view(-1, *[1] * (column.dim() - 1))
+        column[slots] = torch.where(mask, value, column[slots])
+
+    write(rows.ids[:, :width], chosen_ids)
+    write(rows.weights[:, :width], chosen_weights)
+    write(rows.run, stop.run)
+    write(rows.step, step + 1)
+    write(guided_rows.state, state)
+    write(guided_rows.fed_hidden, fed_hidden)
+    if policy.mixes_answer:
+        write(guided_rows.answering, answering | stop.ended)
+    else:
+        write(rows.phase, torch.where(stop.ended, ANSWERING, GUIDED))
+    last_hidden = None
+    if policy.feeds_hidden:
+        assert hidden is not None, "the batch was run without capturing hidden states"
+        last_hidden = hidden.index_select(0, plan.index)
+        write(table.hidden_rows(hidden), last_hidden)
+    token = torch.where(guided, stop.token, -1)
+    result = StepResult(token, chosen_ids, chosen_weights, entropy, choice.token, allowed)
+    return result, GuidedResult(state, fed_hidden, last_hidden)
+
+
+def _emitted_first(choice: Choice, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and weights ``[G, width]``: the emitted token, then the others, heaviest first."""
+    own = choice.ids == choice.token[:, None]
+    weight = torch.where(own, choice.weights, 0.0).sum(dim=-1, keepdim=True)
+    others = torch.where(own, 0.0, choice.weights)
+    order = torch.argsort(others.abs(), dim=-1, descending=True, stable=True)[:, : width - 1]
+    others = others.gather(-1, order)
+    ids = torch.where(others != 0, choice.ids.gather(-1, order), 0)
+    missing = width - 1 - ids.shape[-1]
+    if missing > 0:
+        ids = torch.nn.functional.pad(ids, (0, missing))
+        others = torch.nn.functional.pad(others, (0, missing))
+    return (
+        torch.cat([choice.token[:, None], ids], dim=-1),
+        torch.cat([weight, others], dim=-1),
+    )
