@@ -223,3 +223,15 @@ def test_as_many_slots_as_inputs() -> None:
     ids, weights = random_concepts(3, 2)
     with pytest.raises(ValueError, match="slots"):
         concept_embedding(table, ids[:, 0], ids, weights, torch.arange(2))
+
+
+@pytest.mark.parametrize("embed", [by_gather, by_forward])
+def test_weights_of_policies(embed) -> None:
+    """A policy may leave the emitted token out of the mixture, or push away from a token."""
+    table = random_table(torch.float32)
+    weights = torch.tensor([[0.0, 0.7, 0.3], [-0.5, 0.9, 0.6], [0.0, 1.0, 0.0], [0.6, -0.2, 0.6]])
+    ids = torch.arange(12).view(4, 3) * 7
+    result = embed(table, ids[:, 0], ids, weights)
+    torch.testing.assert_close(
+        result.double(), exact(table, ids, weights), **tolerances.EMBEDDING[torch.float32]
+    )

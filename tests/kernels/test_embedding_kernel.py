@@ -190,3 +190,19 @@ def test_ids_outside_the_shard_are_not_read(dtype) -> None:
     weights[:] = torch.tensor([1.0, 0.0])
     result = embed(shard, ids[:count, 0], ids, weights, torch.arange(count), start)
     assert torch.equal(result, torch.zeros(count, 24, dtype=dtype))
+
+
+POLICY_WEIGHTS = [[0.0, 0.7, 0.3], [-0.5, 0.9, 0.6], [0.0, 1.0, 0.0], [0.6, -0.2, 0.6], [1, 0, 0]]
+"""Policies may leave the emitted token out of the mixture, or push away from a token."""
+
+
+def test_weights_of_policies() -> None:
+    rng = generator("policies")
+    weight = torch.randn(V, 96, generator=rng)
+    weights = torch.tensor(POLICY_WEIGHTS)
+    ids = torch.stack([torch.randperm(V, generator=rng)[:3] for _ in weights])
+    slots = torch.arange(len(ids))
+    result = embed(padded(weight), ids[:, 0], ids, weights, slots)
+    expected = torch.einsum("rk,rkd->rd", weights.double(), weight[ids].double())
+    torch.testing.assert_close(result.double(), expected, **tolerances.EMBEDDING[F32])
+    torch.testing.assert_close(result[-1], weight[ids[-1, 0]], rtol=0, atol=0)
