@@ -1,7 +1,7 @@
 """Checks on a GPU that CUDA graphs change no soft result: graphs on and off give equal ids.
 
-Runs the same soft, noisy, Cold Stop and discrete requests on two engines of the bundled model, one
-with decode graphs and one without, prints what it found as JSON, and exits with 1 if they differ.
+Runs the same soft, noisy, Cold Stop and discrete requests, and one of every other policy, on two
+engines of the bundled model, one with decode graphs (which hold the hidden states) and one without, prints what it found as JSON, and exits with 1 if they differ.
 Where PyTorch sees no GPU it says so and compares nothing.
 """
 
@@ -26,6 +26,12 @@ KINDS: list[dict[str, Any] | bool] = [
         "early_stopping_length_threshold": 9,
         "after_thinking_temperature": 0,  # an answer that is drawn differs from run to run
     },
+    {**LONG, "policy": "discrete"},
+    {**LONG, "policy": "average_embedding"},
+    {**LONG, "policy": "coconut_tf"},
+    {**LONG, "policy": "mixture_of_inputs"},
+    {**LONG, "policy": "swi_reasoning", "swi_window_size": 4},
+    {**LONG, "policy": "selar", "selar_entropy_threshold": 0.1},
     False,
 ]
 
@@ -52,6 +58,7 @@ def run(arguments: argparse.Namespace, graphs: bool) -> dict[str, Any]:
         dtype=arguments.dtype,
         attention_backend=arguments.attention_backend,
         disable_cuda_graph=not graphs,
+        return_hidden_states_mode="last",
         random_seed=0,
     ) as engine:
         prompts, sampling = requests()
