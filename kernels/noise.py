@@ -81,6 +81,13 @@ def sampling_gumbel(seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor) -
     return -torch.log(-torch.log1p(-(hashed.double() + 0.5) * 2.0**-32)).float()
 
 
+def sampling_uniform(seeds: torch.Tensor, count: int) -> torch.Tensor:
+    """Uniform numbers in (0, 1), ``[B, count]`` float64 of 32 bits; ``seeds`` is ``[B]`` int64."""
+    numbers = torch.arange(count, device=seeds.device)[None]
+    hashed = _hash(seeds, torch.zeros_like(seeds), numbers, stream=SAMPLING_STREAM)
+    return (hashed.double() + 0.5) * 2.0**-32
+
+
 def log_gamma_variate(
     concentration: torch.Tensor, seed: torch.Tensor, step: torch.Tensor, ids: torch.Tensor
 ) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from soft_sglang.kernels import thinking_step_triton
+from soft_sglang.kernels import noise, thinking_step_triton
 from soft_sglang.kernels.concept_step import (
     Candidates,
     ConceptRows,
@@ -15,9 +15,11 @@ from soft_sglang.kernels.concept_step import (
     filtered,
     top_candidates,
 )
-from soft_sglang.kernels.table_rows import ANSWERING, THINKING, TableRows
+from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, THINKING, TableRows
 from soft_sglang.kernels.thinking_state import advance
 
+_STEP_SEED = 0x1E3779B97F4A7C15
+"""Odd and irregular: makes one seed per position of a request's; they are hashed before use."""
 _SEGMENT = 64
 """Tokens per segment when one of the whole vocabulary is drawn."""
 
@@ -50,6 +52,8 @@ class StepPlan:
     """Rows that are not THINKING are sampled here too."""
     with_unfiltered: bool = False
     """Some row may be sampled from the whole vocabulary, without any filter."""
+    seeded_answers: bool = False
+    """ANSWERING rows that are sampled here draw by their own seed and position."""
     joint_filters: bool = True
     """Rows that are not THINKING: top-p is a share of the whole mass, not of that within top-k."""
 
@@ -84,7 +88,7 @@ def thinking_step(
     THINKING rows: steps 2 to 6 of the method (arXiv 2505.15778, section 3); their table rows are
     written. ANSWERING rows use the answer parameters of their table row, DISCRETE rows those of
     the batch. A sampled row draws from its filtered distribution with random numbers of the
-    device's default generator. Fixed shapes, no host synchronisation. Triton kernels on CUDA
+    device's default generator, or by its seed with ``plan.seeded_answers``. Fixed shapes, no host synchronisation. Triton kernels on CUDA
     tensors (up to :data:`CANDIDATE_LIMIT` candidates), PyTorch elsewhere.
 
     Args:
@@ -95,15 +99,20 @@ def thinking_step(
         rows: ``[S]`` int64, the rows to work on, ascending; None: all.
         plan: of the batch.
     """
+    seeds = None
+    if plan.samples:
+        seeds = torch.empty_like(slots, dtype=torch.int64).random_()
+        if plan.seeded_answers:
+            answering = table.phase[slots] == ANSWERING
+            own = table.integers[slots, INTEGERS.index("seed")] + table.step[slots] * _STEP_SEED
+            seeds = torch.where(answering, own, seeds)
+            table.step[slots] += answering
     if logits.is_cuda and plan.candidates <= thinking_step_triton.CANDIDATE_LIMIT:
-        seeds = None
-        if plan.samples:
-            seeds = torch.empty_like(slots, dtype=torch.int64).random_()
         fields = thinking_step_triton.thinking_step(
             logits, sampling, table, slots, rows, plan, seeds
         )
         return StepResult(*fields)
-    return thinking_step_torch(logits, sampling, table, slots, rows, plan)
+    return thinking_step_torch(logits, sampling, table, slots, rows, plan, seeds)
 
 
 def warm_up(table: TableRows, vocab_size: int) -> None:
@@ -137,8 +146,9 @@ def thinking_step_torch(
     slots: torch.Tensor,
     rows: torch.Tensor | None,
     plan: StepPlan,
+    seeds: torch.Tensor | None,
 ) -> StepResult:
-    """The reference in PyTorch."""
+    """The reference in PyTorch; ``seeds``: ``[B]`` int64 if the plan samples."""
     if rows is not None:
         logits, slots = logits.index_select(0, rows), slots[rows]
         sampling = Sampling(*(values.index_select(0, rows) for values in sampling))
@@ -202,7 +212,9 @@ def thinking_step_torch(
 
     token = torch.full_like(state.token, -1)
     if plan.samples:
-        token = _sampled(logits, candidates, temperature, top_k, top_p, min_p, plan)
+        assert seeds is not None
+        seeds = seeds if rows is None else seeds[rows]
+        token = _sampled(logits, candidates, temperature, top_k, top_p, min_p, plan, seeds)
     token = torch.where(thinking, state.token, token)
     return StepResult(token, ids, weights, concepts.entropy, proposal, allowed)
 
@@ -215,40 +227,44 @@ def _sampled(
     top_p: torch.Tensor,
     min_p: torch.Tensor,
     plan: StepPlan,
+    seeds: torch.Tensor,
 ) -> torch.Tensor:
     """``[B]`` ids drawn from the filtered distributions."""
     p, ids, mass, _ = candidates
     kept = filtered(p, mass, top_k, top_p, min_p, logits.shape[-1], joint=plan.joint_filters)
-    drawn = torch.multinomial(kept, 1)
-    token = ids.gather(-1, drawn).squeeze(-1)
+    uniform = noise.sampling_uniform(seeds, 3)
+    token = ids.gather(-1, _drawn(kept.double(), uniform[:, :1])).squeeze(-1)
     if plan.with_unfiltered:
-        drawn, alive = _drawn_from_all(logits, temperature)
+        drawn, alive = _drawn_from_all(logits, temperature, uniform[:, 1:])
         unfiltered = (top_k >= logits.shape[-1]) & (top_p >= 1.0) & (min_p <= 0.0)
         token = torch.where(unfiltered & alive, drawn, token)
     return token
 
 
 def _drawn_from_all(
-    logits: torch.Tensor, temperature: torch.Tensor
+    logits: torch.Tensor, temperature: torch.Tensor, uniform: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``[B]`` ids drawn from ``softmax(logits / temperature)``, and where there is such a thing.
 
-    A segment of the vocabulary is drawn first, then a token of it: two random numbers per row,
-    where drawing by exponential noise takes one per token.
+    A segment of the vocabulary is drawn first, then a token of it: two random numbers per row
+    (``uniform``, ``[B, 2]``), where drawing by exponential noise takes one per token.
     """
     scaled = logits.float() / temperature[:, None]
     weight = torch.exp(scaled.sub_(scaled.amax(dim=-1, keepdim=True)))
     weight = F.pad(weight, (0, -weight.shape[-1] % _SEGMENT)).unflatten(-1, (-1, _SEGMENT))
     masses = weight.sum(dim=-1, dtype=torch.float64)
-    segment = _drawn(masses)
+    segment = _drawn(masses, uniform[:, :1])
     inside = weight.gather(1, segment[:, :, None].expand(-1, -1, _SEGMENT)).squeeze(1)
-    token = segment * _SEGMENT + _drawn(inside.double())
+    token = segment * _SEGMENT + _drawn(inside.double(), uniform[:, 1:])
     return token.squeeze(-1), torch.isfinite(masses.sum(dim=-1))
 
 
-def _drawn(weights: torch.Tensor) -> torch.Tensor:
-    """``[B, 1]`` indices drawn in proportion to ``[B, N]`` float64 weights; never a weight of 0."""
+def _drawn(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """``[B, 1]`` indices drawn in proportion to ``[B, N]`` float64 weights; never a weight of 0.
+
+    ``uniform``: ``[B, 1]`` float64 in [0, 1).
+    """
     below = weights.cumsum(dim=-1)
-    at = torch.rand_like(below[:, :1]) * below[:, -1:]
+    at = uniform * below[:, -1:]
     drawn = torch.searchsorted(below, at, right=True)
     return drawn.clamp_max_(weights.shape[-1] - 1)  # a row of NaN

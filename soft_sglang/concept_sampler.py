@@ -80,6 +80,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             with_dirichlet=any(params.noise == "dirichlet" for params, _ in soft),
             samples=samples,
             with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
+            seeded_answers=samples and any(params.seeded for params, _ in soft),
         ),
         with_answer_sampling=any(params.separate_answer for params, _ in soft),
         guided=plan_guided([(row.soft, row.top_k) for row in rows], positions, device, _TOP_K_OFF),

@@ -123,6 +123,8 @@ class SoftThinkingParams:
     dirichlet_alpha: float
     return_concepts: bool
     return_entropies: bool = False
+    seeded: bool = False
+    """The request gives its seed."""
     policy: str = SOFT_THINKING
     policy_parameters: tuple[float, ...] = ()
     """Values of the policy's own parameters, in its order."""
@@ -200,6 +202,7 @@ class SoftRequest:
             early_stopping_length_threshold=self._value("early_stopping_length_threshold"),
             think_end_id=think_end_id,
             seed=seed,
+            seeded=own.get("sampling_seed") is not None,
             **answer,
             separate_answer=any(name in self.given for name in answer),
             noise=self._value("noise"),

@@ -109,7 +109,7 @@ def refusal(field: Any, flat: dict[str, Any] | None = None, options: ServerOptio
 
 
 def test_every_field_is_tested() -> None:
-    resolved = {"think_end_id", "seed", "separate_answer"}
+    resolved = {"think_end_id", "seed", "seeded", "separate_answer"}
     names = set(SoftThinkingParams.__annotations__) - resolved
     names = {name for name in names if not name.startswith("policy")}
     assert set(VALID) == set(INVALID) == names | {"enabled", "think_end_str"}

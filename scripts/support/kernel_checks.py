@@ -46,7 +46,7 @@ def check_step(
     with poisoned():
         result = run(logits)
     reference = thinking_step_torch(
-        logits, inputs.sampling, reference_table, slots, None, inputs.plan
+        logits, inputs.sampling, reference_table, slots, None, inputs.plan, torch.zeros_like(slots)
     )
     weight_error = (result.weights - reference.weights).abs().nan_to_num(1.0).amax(dim=-1)
     differs = (result.ids != reference.ids).any(dim=-1) | (weight_error > WEIGHT_ERROR)

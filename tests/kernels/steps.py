@@ -168,11 +168,11 @@ class Batch:
         if self.rows is not None:
             rows = torch.tensor(self.rows, dtype=torch.int64, device=DEVICE)
         arguments = logits, self.sampling, self.table, self.slots, rows, self.plan(**plan)
-        if implementation == "reference":
-            return thinking_step_torch(*arguments)
         seed_tensor = None
         if seeds is not None:
             seed_tensor = torch.tensor(seeds, dtype=torch.int64, device=DEVICE)
+        if implementation == "reference":
+            return thinking_step_torch(*arguments, seed_tensor)
         with poisoned_memory():
             return StepResult(*thinking_step_triton.thinking_step(*arguments, seed_tensor))
 

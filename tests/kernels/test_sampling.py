@@ -201,7 +201,6 @@ def test_frequencies_of_filtered_rows(implementation, joint, name) -> None:
     row = FILTERED[name]
     logits = 1.5 * torch.randn(60, generator=generator("frequencies", name))
     count = draws(implementation, 20_000)
-    torch.manual_seed(generator("multinomial", name, joint).initial_seed())
     batch = Batch([Request(row, phase=Phase.DISCRETE)])
     batch.requests, batch.slots = batch.requests * count, batch.slots.repeat(count)
     result = batch.run(
@@ -227,7 +226,6 @@ def test_frequencies_of_unfiltered_rows(implementation) -> None:
     logits[4096:8192] += 2
     logits[::5] = -INF
     count = draws(implementation, 4000)
-    torch.manual_seed(generator("multinomial").initial_seed())
     batch = Batch([discrete(temperature=1.2)])
     batch.requests, batch.slots = batch.requests * count, batch.slots.repeat(count)
     result = batch.run(

@@ -132,3 +132,27 @@ def test_samples_beside_discrete_samples(engine, oracle):
     for output in outputs[2:]:
         assert output["output_ids"] == oracle.greedy(COLD.prompt, COLD.steps)
         assert "soft_thinking" not in output["meta_info"]
+
+
+def test_a_seed_replays_the_sampled_answer(engine):
+    """Alone, again, and between others without a seed; another seed is another answer."""
+    ended = {"early_stopping_entropy_threshold": 100, "early_stopping_length_threshold": 2}
+    policies = [{}, {"policy": "discrete"}]
+
+    def ask(*seeds: int | None, **more: Any) -> list[list[int]]:
+        sampling = {"temperature": 1.0, "max_new_tokens": 14, "ignore_eos": True, **more}
+        outputs = engine.generate(
+            input_ids=[PLAIN.prompt] * len(policies) * len(seeds),
+            sampling_params=[
+                {**sampling, "sampling_seed": seed, "soft_thinking": {**ended, **policy}}
+                for seed in seeds
+                for policy in policies
+            ],
+        )
+        return [output["output_ids"] for output in outputs]
+
+    for filters in ({}, {"top_k": 40, "top_p": 0.9}):
+        alone = ask(7, **filters)
+        assert ask(7, **filters) == alone
+        assert ask(None, 7, None, **filters)[2:4] == alone
+        assert ask(8, **filters)[0][2:] != alone[0][2:]
