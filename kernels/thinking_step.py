@@ -88,8 +88,9 @@ def thinking_step(
     THINKING rows: steps 2 to 6 of the method (arXiv 2505.15778, section 3); their table rows are
     written. ANSWERING rows use the answer parameters of their table row, DISCRETE rows those of
     the batch. A sampled row draws from its filtered distribution with random numbers of the
-    device's default generator, or by its seed with ``plan.seeded_answers``. Fixed shapes, no host synchronisation. Triton kernels on CUDA
-    tensors (up to :data:`CANDIDATE_LIMIT` candidates), PyTorch elsewhere.
+    device's default generator, or by its seed with ``plan.seeded_answers``. Fixed shapes, no host
+    synchronisation. Triton kernels on CUDA tensors (up to :data:`CANDIDATE_LIMIT` candidates),
+    PyTorch elsewhere.
 
     Args:
         logits: ``[B, V]`` floating point, any stride, already penalised and masked; not changed.
@@ -126,12 +127,12 @@ def warm_up(table: TableRows, vocab_size: int) -> None:
     sampling = Sampling(one[:, None], one, one.int(), one)
     logits = torch.zeros(1, vocab_size, device=device)
     modes = [(False, False, None), (False, False, slots), (True, False, None), (True, True, None)]
-    for candidates, noise, mode in product(thinking_step_triton.CANDIDATES, (False, True), modes):
+    for candidates, noisy, mode in product(thinking_step_triton.CANDIDATES, (False, True), modes):
         samples, unfiltered, rows = mode
         plan = StepPlan(
             width=1,
             candidates=candidates,
-            with_gumbel=noise,
+            with_gumbel=noisy,
             samples=samples,
             with_unfiltered=unfiltered,
         )

@@ -1,7 +1,8 @@
 """Checks on a GPU that CUDA graphs change no soft result: graphs on and off give equal ids.
 
 Runs the same soft, noisy, Cold Stop and discrete requests, and one of every other policy, on two
-engines of the bundled model, one with decode graphs (which hold the hidden states) and one without, prints what it found as JSON, and exits with 1 if they differ.
+engines of the bundled model, one with decode graphs (which hold the hidden states) and one without,
+prints what it found as JSON, and exits with 1 if they differ.
 Where PyTorch sees no GPU it says so and compares nothing.
 """
 
