@@ -221,7 +221,7 @@ class SoftRequest:
         default = request_fields(self.options)[name].default
         if name == "policy" or self.policy is None:
             return default
-        return self.policy.defaults.get(name, default)
+        return {"noise": "none", **self.policy.defaults}.get(name, default)
 
 
 def read_request(field: Any, flat: Mapping[str, Any], options: ServerOptions) -> SoftRequest | None:

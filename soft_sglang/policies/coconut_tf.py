@@ -11,8 +11,9 @@ class CoconutTF(Policy):
     COCONUT (arXiv 2412.06769) trains a model for that; a baseline of arXiv 2505.15778 (section 4.4,
     "COCONUT-TF") does it without training. Left open there: the state is the one after the final
     norm, which the head reads (as in COCONUT); the heaviest token is emitted, though no token is
-    fed, and ends thinking when it is the think-end token. Without Cold Stop unless the request sets
-    its threshold.
+    fed, and ends thinking when it is the think-end token. A model that scales embeddings after
+    their layer (Granite, Gemma 2) scales the state as well. Without Cold Stop unless the request
+    sets its threshold.
     """
 
     name = "coconut_tf"

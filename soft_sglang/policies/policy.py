@@ -85,7 +85,9 @@ def heaviest_with(
     """
     own = ids == token[:, None]
     rank_of_others = torch.cumsum(~own, dim=-1)
-    return _normalised(torch.where(own | (rank_of_others < count[:, None]), p, 0.0))
+    kept = torch.where(own | (rank_of_others < count[:, None]), p, 0.0)
+    # a drawn token that the filters of a mixture drop weighs nothing, and may be the only one
+    return torch.where(kept.sum(dim=-1, keepdim=True) > 0, _normalised(kept), own.float())
 
 
 def _normalised(p: torch.Tensor) -> torch.Tensor:

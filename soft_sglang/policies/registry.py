@@ -3,6 +3,7 @@
 import importlib
 import os
 
+from soft_sglang.options import ServerOptions
 from soft_sglang.policies.average_embedding import AverageEmbedding
 from soft_sglang.policies.coconut_tf import CoconutTF
 from soft_sglang.policies.discrete import Discrete
@@ -16,7 +17,17 @@ SOFT_THINKING = "soft_thinking"
 MODULES_VARIABLE = "SOFT_SGLANG_POLICIES"
 """Environment variable: comma-separated modules that register policies when they are imported."""
 
-_registered: dict[str, Policy] = {}
+_registered: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        Discrete(),
+        AverageEmbedding(),
+        CoconutTF(),
+        MixtureOfInputs(),
+        SwiReasoning(),
+        SeLaR(),
+    )
+}
 
 
 def register(policy: Policy) -> None:
@@ -30,7 +41,9 @@ def register(policy: Policy) -> None:
         return
     if known is not None or policy.name == SOFT_THINKING:
         raise ValueError(f"the policy name {policy.name!r} is taken.")
-    taken = {field.name for other in _registered.values() for field in other.fields}
+    from soft_sglang.parameters import request_fields  # which imports this module
+
+    taken = request_fields(ServerOptions()).keys()
     doubled = sorted(taken & {field.name for field in policy.fields})
     if doubled:
         raise ValueError(f"policy {policy.name!r}: the parameter {doubled[0]!r} is taken.")
@@ -57,14 +70,3 @@ def load_modules() -> None:
     for module in os.environ.get(MODULES_VARIABLE, "").split(","):
         if module.strip():
             importlib.import_module(module.strip())
-
-
-for _policy in (
-    Discrete(),
-    AverageEmbedding(),
-    CoconutTF(),
-    MixtureOfInputs(),
-    SwiReasoning(),
-    SeLaR(),
-):
-    register(_policy)

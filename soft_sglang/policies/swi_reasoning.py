@@ -22,7 +22,8 @@ class SwiReasoning(Policy):
     explicit block is ``b e + (1 - b) E[think_end]``, that of a latent block ``a e + (1 - a)
     E[think_start]``, ``e`` being the mixture; ``a`` and ``b`` grow from ``swi_alpha`` and
     ``swi_beta`` to 1 over the request's ``max_new_tokens``. With ``swi_max_switch_count`` the token
-    after that many switches to explicit thinking is the think-end token, and the answer begins.
+    after that many switches to explicit thinking is the think-end token, and the answer begins; a
+    grammar that forbids it there delays it.
 
     As in the authors' code, and not said in the paper: entropy and mixture are those of the model's
     distribution at temperature 1, without filters; the emitted token is the sampled one, also where
@@ -86,7 +87,9 @@ class SwiReasoning(Policy):
         share = share.clamp_max(1.0).float()[:, None]
         marker = torch.where(to_explicit, step.think_end, parameters["think_start"].long())
 
-        token = torch.where(state["stop"] > 0, step.think_end, step.token)
+        stop = state["stop"] > 0
+        allowed = step.logits.gather(-1, step.think_end[:, None]).squeeze(-1) > -torch.inf
+        token = torch.where(stop & allowed, step.think_end, step.token)
         mixture = heaviest_with(p, ids, token, step.max_topk)
         drawn = (ids == token[:, None]).float()
         weights = torch.where((explicit & ~to_explicit)[:, None], drawn, share * mixture)
@@ -102,6 +105,6 @@ class SwiReasoning(Policy):
                 "stay": torch.where(switched, 0.0, stay),
                 "reference": torch.where(switched, entropy, reference),
                 "switches": switches,
-                "stop": to_explicit & (limit > 0) & (switches >= limit),
+                "stop": stop | (to_explicit & (limit > 0) & (switches >= limit)),
             },
         )
