@@ -2,7 +2,7 @@ BIN := .venv/bin
 # The folder kernels/ must not hide a package of the same name (Python 3.11+).
 export PYTHONSAFEPATH := 1
 
-.PHONY: help setup serve lint test test-slow format clean
+.PHONY: help setup serve lint test eval test-slow format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,12 @@ lint: setup ## Style, types, shell scripts
 
 test: lint ## Lint and the tests; pytest flags in ARGS="..."
 	$(BIN)/pytest -m "not slow" $(ARGS)
+
+eval: setup ## Compare every arm on the bundled model, with a report in build/eval/report
+	OMP_WAIT_POLICY=passive $(BIN)/python -m soft_sglang.eval run --out build/eval --limit 300 \
+		--early-stopping-entropy-threshold 0.05 --early-stopping-length-threshold 12 \
+		--max-new-tokens 400 $(ARGS)
+	$(BIN)/python -m soft_sglang.eval report build/eval --out build/eval/report
 
 test-slow: setup ## The tests that take minutes
 	$(BIN)/pytest -m slow $(ARGS)

@@ -12,14 +12,14 @@ def main(argv: list[str] | None = None) -> None:
     Args:
         argv: flags of SGLang and of the plugin; default: the command line's.
     """
-    _leave_source_tree()
+    leave_source_tree()
     on_cpu = prepare()  # must precede the first import of SGLang
     from soft_sglang.server.launch import run
 
     run(sys.argv[1:] if argv is None else argv, on_cpu=on_cpu)
 
 
-def _leave_source_tree() -> None:
+def leave_source_tree() -> None:
     """Keep the repository's ``kernels`` from hiding the package of that name.
 
     ``python -m`` puts the current folder first; SGLang's dependencies import that package.

@@ -1,0 +1,1 @@
+"""Fair, resumable comparison of thinking policies: ``python -m soft_sglang.eval``."""

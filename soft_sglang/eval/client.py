@@ -1,0 +1,101 @@
+"""What asks the model: an Engine in this process or a server, with one face."""
+
+from collections.abc import Coroutine, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
+
+from soft_sglang.eval.errors import EvaluationError
+
+_Result = TypeVar("_Result")
+
+
+class ClientError(EvaluationError):
+    """The model cannot be asked, or refuses; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What the arms have in common; ``top_k`` -1 is off."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    max_new_tokens: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request, before it has the form of a client."""
+
+    message: str
+    """Of the user."""
+    sampling: Sampling
+    soft_thinking: bool | Mapping[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """What came back; fields as in :class:`soft_sglang.eval.records.Answer`."""
+
+    request: Mapping[str, Any]
+    text: str
+    thinking: str | None
+    answer: str
+    tokens: int
+    thinking_tokens: int | None
+    finish_reason: str
+    soft_thinking: Mapping[str, Any] | None
+
+
+class Client(Protocol):
+    """Asks one model."""
+
+    server: str
+    """URL, or ``engine``."""
+    model: Mapping[str, Any]
+    """As in the record of a run."""
+    versions: Mapping[str, str | None]
+    """Of what generates: soft_sglang, sglang, torch, transformers."""
+    think_end: str
+    """What ends thinking."""
+
+    def require_soft_thinking(self) -> None:
+        """Do nothing if the model can think softly.
+
+        Raises:
+            ClientError: it cannot.
+        """
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine in the loop that requests need."""
+
+    async def ask(self, question: Question) -> Output:
+        """Ask once.
+
+        Raises:
+            ClientError: the request was refused, or broken off.
+        """
+
+    async def forget_prompts(self) -> None:
+        """Empty the prefix cache, so that no arm finds its prompts there."""
+
+    def close(self) -> None:
+        """Let go of the model."""
+
+
+_SUMMARY = ("steps", "end", "mean_entropy", "entropies")
+
+
+def summary(answer: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a record keeps of an answer's ``soft_thinking``; entropies in six digits."""
+    if answer is None:
+        return None
+    kept: dict[str, Any] = {name: answer.get(name) for name in _SUMMARY}
+    if kept["entropies"] is not None:
+        kept["entropies"] = [float(f"{entropy:.6g}") for entropy in kept["entropies"]]
+    return kept

@@ -1,0 +1,5 @@
+"""What the user is told in one line."""
+
+
+class EvaluationError(Exception):
+    """Something that the user can put right; the message says what."""
