@@ -3,7 +3,7 @@
 from typing import Any
 
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import HANDSHAKE, problem_of
+from soft_sglang.patches.scheduler import HANDSHAKE, common_policies, problem_of
 from soft_sglang.patches.server_args import options_of, unsupported_mode
 from soft_sglang.patches.tokenizer_requests import token_id
 
@@ -35,6 +35,7 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         ]
         tokenizer_manager.soft_thinking_unsupported = next(filter(None, problems), None)
         tokenizer_manager.soft_thinking_ask_schedulers = ask_later
+        tokenizer_manager.soft_thinking_policies = common_policies(scheduler_infos)
         options = options_of(server_args)
         if options.enable_soft_thinking:
             try:

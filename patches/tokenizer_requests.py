@@ -8,8 +8,9 @@ from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import problem_of
+from soft_sglang.patches.scheduler import common_policies, problem_of
 from soft_sglang.patches.server_args import options_of
+from soft_sglang.policies.registry import MODULES_VARIABLE
 
 _INT64 = 1 << 63
 
@@ -31,7 +32,9 @@ async def ask_schedulers(original: Callable[..., Awaitable[None]], self: Any, ob
 async def learn_support(manager: Any) -> None:
     """Ask the schedulers why they cannot serve soft requests, if that is not known yet."""
     if getattr(manager, "soft_thinking_ask_schedulers", False):
-        problems = filter(None, map(problem_of, await manager.get_internal_state()))
+        states = await manager.get_internal_state()
+        problems = filter(None, map(problem_of, states))
+        manager.soft_thinking_policies = common_policies(states)
         reason = manager.soft_thinking_unsupported or next(problems, None)
         manager.soft_thinking_unsupported = reason
         manager.soft_thinking_ask_schedulers = False
@@ -92,6 +95,11 @@ def resolve_request(self: Any, obj: Any) -> None:
     if reason is not None:
         raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
     _refuse_unsupported(obj, sampling)
+    if soft.policy is not None and soft.policy.name not in self.soft_thinking_policies:
+        raise ValueError(
+            f"{REQUEST_KEY}.policy {soft.policy.name!r} is not known to the server's schedulers; "
+            f"name its module in {MODULES_VARIABLE} before the start."
+        )
     seed = sampling.get("sampling_seed")
     params = soft.resolve(
         think_end_id=token_id(self, "think_end_str", soft.think_end_str),

@@ -173,14 +173,19 @@ class ConceptStep:
             )
             results.append(result)
             output = _with_guided(output, own, plan.among)
-        self.guided = tuple(results)
         if agree is not None:
             output = StepResult(*map(agree, output))
             slots = self._slots if index is None else self._slots[index]
             guided = self.table.guided if self.plan.guided else ()
             for column in (rows.ids, rows.weights, rows.phase, rows.run, *guided):
                 column[slots] = agree(column[slots])
-        self.output = output
+            results = [self._agreed(*pair) for pair in zip(self.plan.guided, results, strict=True)]
+        self.output, self.guided = output, tuple(results)
+
+    def _agreed(self, plan: GuidedPlan, result: GuidedResult) -> GuidedResult:
+        """What the host remembers of rows, as the table has it after the ranks agreed."""
+        slots, guided = self._slots[plan.index], self.table.guided
+        return result._replace(state=guided.state[slots], fed_hidden=guided.fed_hidden[slots])
 
     def final_ids(self, sampled: torch.Tensor | None) -> torch.Tensor:
         """The batch's ids ``[B]``.

@@ -124,6 +124,9 @@ def guided_step(
     min_p = torch.where(answering, named["answer_min_p"], own.min_ps)
 
     p, ids, mass, entropy = top_candidates(logits, temperature, plan.candidates)
+    # a neighbour may need more candidates than this row draws from
+    rank = torch.arange(p.shape[-1], device=p.device)
+    p = torch.where(rank < torch.where(top_k < logits.shape[-1], top_k, _CANDIDATES)[:, None], p, 0)
     filters = (mass, top_k, top_p, min_p, logits.shape[-1])
     kept = filtered(p, *filters)
     policy, step = plan.policy, rows.step[slots]

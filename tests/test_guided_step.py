@@ -570,6 +570,9 @@ def test_what_the_ranks_agree_on_is_what_counts() -> None:
             assert torch.equal(getattr(mine.rows, name), getattr(theirs.rows, name)), name
         for name in mine.guided._fields:
             assert torch.equal(getattr(mine.guided, name), getattr(theirs.guided, name)), name
+        for kept, of_other in zip(first.guided, other.guided, strict=True):
+            assert torch.equal(kept.state, of_other.state)
+            assert torch.equal(kept.fed_hidden, of_other.fed_hidden)
 
 
 @pytest.mark.parametrize("samples", [False, True])

@@ -57,3 +57,20 @@ def test_its_parameter_is_validated(engine):
 def test_the_documentation_shows_it():
     shown = (ROOT / "docs" / "policies.md").read_text()
     assert EXAMPLE.read_text() in shown
+
+
+def test_a_policy_that_only_this_process_knows(engine):
+    """Registered too late for the scheduler: refused, and the engine lives on."""
+    from soft_sglang.policies.discrete import Discrete
+    from soft_sglang.policies.registry import _registered, register
+
+    class Late(Discrete):
+        name = "late"
+
+    register(Late())
+    try:
+        with pytest.raises(ValueError, match=r"'late' is not known .* SOFT_SGLANG_POLICIES"):
+            _concepts(engine, {"policy": "late"})
+        assert _concepts(engine, {"policy": "discrete"})
+    finally:
+        del _registered["late"]
