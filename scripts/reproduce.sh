@@ -41,7 +41,7 @@ gpus=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
 
 "$PYTHON" -m soft_sglang.eval run --model-path "$model" --out "$out" \
     "${data[@]}" --samples 16 "${engine[@]}" \
-    --arms cot,cot_greedy,cold_stop_only,soft,soft_no_cold_stop \
+    --arms cot,cot_stock,cot_greedy,cold_stop_only,soft,soft_no_cold_stop \
     --temperature 0.6 --top-p 0.95 --top-k 30 --min-p 0.001 --max-new-tokens 32768 --max-topk 10 \
     --early-stopping-entropy-threshold 0.01 --early-stopping-length-threshold 256 \
     --concurrency 128 "$@"

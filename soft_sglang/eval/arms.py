@@ -69,6 +69,7 @@ ARMS: Mapping[str, Arm] = {
             policy="discrete",
             own={"early_stopping_entropy_threshold": 0},
         ),
+        Arm("cot_stock", "CoT (stock sampling)", "arXiv 2201.11903", only_by_name=True),
         Arm("cot_greedy", "CoT (greedy)", "arXiv 2201.11903", greedy=True),
         Arm("cold_stop_only", "Cold Stop only", _SOFT_THINKING, policy="discrete", cold_stop=True),
         Arm("soft", "Soft Thinking", _SOFT_THINKING, policy="soft_thinking", cold_stop=True),
@@ -105,7 +106,6 @@ ARMS: Mapping[str, Arm] = {
         ),
         Arm("swi_reasoning", "SwiReasoning", "arXiv 2510.05069", policy="swi_reasoning"),
         Arm("selar", "SeLaR", "arXiv 2604.08299", policy="selar"),
-        Arm("cot_stock", "CoT (stock sampling)", "arXiv 2201.11903", only_by_name=True),
     )
 }
 """Every arm, by name, in the order of tables."""

@@ -27,6 +27,14 @@ class Sampling:
         return asdict(self)
 
 
+NO_PENALTIES: Mapping[str, float] = {
+    "repetition_penalty": 1.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+}
+"""Sent with every request: a server may otherwise take a model's ``generation_config.json``."""
+
+
 @dataclass(frozen=True)
 class Question:
     """One request, before it has the form of a client."""

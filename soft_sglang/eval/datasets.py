@@ -181,7 +181,7 @@ def from_file(path: Path) -> Dataset:
 def _items(path: Path) -> Iterator[tuple[int, Any, str]]:
     """Number, content and place of every item."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DatasetError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -194,7 +194,8 @@ def _items(path: Path) -> Iterator[tuple[int, Any, str]]:
         for number, item in enumerate(items):
             yield number, item, f"{path}, item {number + 1}"
         return
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    # JSON allows U+2028 and the like in its texts: only a line feed ends a line
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for count, (number, line) in enumerate(lines):
         place = f"{path}, line {number}"
         try:

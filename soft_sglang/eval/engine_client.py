@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from soft_sglang import __version__
 from soft_sglang.bundled import MODEL_PATH
-from soft_sglang.eval.client import ClientError, Output, Question, summary
+from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
 from soft_sglang.eval.separation import end_of_thinking, split
 from soft_sglang.options import DEFAULT_THINK_END
 
@@ -60,18 +60,17 @@ class EngineClient:
         seed: int,
         engine_args: Mapping[str, Any],
     ) -> "EngineClient":
-        """Start an engine.
+        """Start an engine; `engine_args` win over the rest.
 
         Raises:
             ClientError: it does not start.
         """
         from soft_sglang import Engine
 
-        arguments = {"log_level": "error", "random_seed": seed, **engine_args}
+        defaults = {"log_level": "error", "random_seed": seed, "max_topk": max_topk}
+        arguments = {**defaults, **engine_args}
         try:
-            engine = Engine(
-                model_path=model_path, max_topk=max_topk, think_end_str=think_end, **arguments
-            )
+            engine = Engine(model_path=model_path, think_end_str=think_end, **arguments)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise ClientError(f"the engine does not start: {_first_line(error)}") from error
         return cls(engine, model_path, think_end)
@@ -97,6 +96,7 @@ class EngineClient:
         ids = self._prompt_ids(question.message)
         sampling = {
             **question.sampling.as_dict(),
+            **NO_PENALTIES,
             "sampling_seed": question.seed,
             "skip_special_tokens": False,
             "soft_thinking": question.soft_thinking,

@@ -7,7 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from soft_sglang.eval.records import ANSWERS, RUN, RecordError, Run, read_run, write_run
+from soft_sglang.eval.records import (
+    ANSWERS,
+    RUN,
+    RecordError,
+    Run,
+    read_answers,
+    read_run,
+    write_run,
+)
 
 _FREE = frozenset({"machine", "started"})
 """Fields that may differ when a run is taken up again."""
@@ -36,7 +44,8 @@ def opened(folder: Path) -> Iterator[None]:
 def begin_or_resume(folder: Path, run: Run) -> None:
     """Write ``run.json``, or check that the one that is there says the same.
 
-    A server may have moved: its URL may differ, but not whether it is one.
+    A server may have moved: its URL may differ, but not whether it is one. While there is no
+    answer, parameters may change: a command that was refused may be corrected.
 
     Raises:
         RecordError: naming the first field that differs.
@@ -47,6 +56,9 @@ def begin_or_resume(folder: Path, run: Run) -> None:
         write_run(folder, run)
         return
     before, now = asdict(read_run(folder)), asdict(run)
+    if not read_answers(folder):
+        write_run(folder, run)
+        return
     for fields in (before, now):
         if fields["server"] != "engine":
             fields["server"] = "a server"

@@ -4,7 +4,8 @@ r"""Whether an answer is right: one rule for every arm, on the text after thinki
    ``math-verify`` finds: what follows "final answer is" or "answer", else the last formula or
    number.
 2. Where the truth is one letter from A to J, a letter is looked for: in the box, as
-   ``"answer": "C"``, after "answer is" or "answer:", or the whole answer.
+   ``"answer": "C"``, after "answer is" or "answer:" (a capital, or in brackets), or the whole
+   answer.
 3. Otherwise the two are equal if they are the same text, or ``math-verify`` says so, with six
    decimals and with relations equal to the intervals that they describe.
 """
@@ -18,7 +19,7 @@ from typing import Any
 from soft_sglang.eval.boxes import before_unclosed_box, last_boxed
 
 GRADER = "math_verify"
-RULE = 1
+RULE = 2
 """Version of the rule."""
 
 
@@ -71,8 +72,16 @@ _OPTION = re.compile(r"\(?([A-J])(?:\)|[.:])\s*\S.*", re.S)
 """A letter and the text of the option."""
 _ANSWER_FIELD = re.compile(r"[\"']?answer[\"']?\s*:\s*[\"']\s*\(?([A-Ja-j])\)?\s*[\"']", re.I)
 _ANSWER_IS = re.compile(
-    r"answer\s*(?:\*\*)?\s*(?:is|:)\s*:?\s*(?:option|choice)?\s*[*$(\"']*([A-J])\b(?!['’])",
-    re.I,
+    r"""
+    (?i: answer \s* (?:\*\*)? \s* (?:is|:) \s* :? \s* (?:option|choice)? \s* )
+    [*$"']*
+    (?: \(([A-Ja-j])\)
+      | \(? ([B-HJ]) \b (?!['’])
+      # "a ketone" begins a sentence's end as well, and "I think" another
+      | \(? ([AI]) \b (?!['’]) (?! \s+ (?!(?:because|since|as)\b) [a-z])
+    )
+    """,
+    re.X,
 )
 
 
@@ -88,16 +97,16 @@ def _chosen_letter(answer: str) -> str | None:
         option = _OPTION.fullmatch(_plain(boxed))
         return option.group(1) if option else _as_letter(boxed)
     for pattern in (_ANSWER_FIELD, _ANSWER_IS):
-        found = pattern.findall(answer)
+        found = list(pattern.finditer(answer))
         if found:
-            return str(found[-1]).upper()
+            return next(letter for letter in found[-1].groups() if letter).upper()
     return _as_letter(answer)
 
 
 # Text ------------------------------------------------------------------------------------------
 
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_STATED = re.compile(r"answer\s*(?:is|:)\s*:?\s*\**([^.\n]+)", re.I)
+_STATED = re.compile(r"answer\s*(?:is|:)\s*:?\s*\**((?:[^.\n]|\.(?=\d))+)", re.I)
 
 
 def _same_text(one: str, other: str) -> bool:

@@ -166,9 +166,11 @@ def read_models(folders: Sequence[Path]) -> list[Model]:
 
     Raises:
         RecordError: a file is missing or broken.
-        ReportError: there is no folder; two runs of one model and dataset differ in what they must
-            share (samples, sampling, seed, prompt, the dataset itself, the weights), or have an
-            arm twice; answers do not belong to their run; a grader did not judge all by one rule.
+        ReportError: there is no folder; two runs of models with one name differ in path, weights,
+            versions of SGLang or this package, or arguments of the engine; two runs of one model
+            and dataset differ in what they must share (samples, sampling, seed, prompt, the dataset
+            itself), or have an arm twice; answers do not belong to their run; a grader did not
+            judge all by one rule.
     """
     if not folders:
         raise ReportError("no folder of a run is given")
@@ -195,7 +197,11 @@ def _read(path: Path) -> _Folder:
 
 
 def _model(name: str, folders: Sequence[_Folder]) -> Model:
+    _agree(folders, "the model's path", lambda folder: folder.run.model.get("path"))
     _agree(folders, "the model's weights", lambda folder: folder.run.model.get("digest"))
+    for package in ("sglang", "soft_sglang"):
+        _agree(folders, f"versions.{package}", lambda folder, p=package: folder.run.versions.get(p))
+    _agree(folders, "engine_args", lambda folder: folder.run.engine_args)
     for arm in dict.fromkeys(arm for folder in folders for arm in folder.run.added_arms):
         with_arm = [folder for folder in folders if arm in folder.run.arms]
         _agree(with_arm, f"the arm {arm}", lambda folder, a=arm: folder.run.added_arms.get(a))

@@ -24,7 +24,7 @@ from soft_sglang.eval.prompts import TEMPLATES
 from soft_sglang.eval.records import FORMAT, Run
 from soft_sglang.eval.runner import answer_all
 from soft_sglang.eval.server_client import ServerClient
-from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END
+from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, MAX_TOPK_LIMIT
 
 _PAPER_LENGTH = 32768
 _BUNDLED_LENGTH = 1024
@@ -137,8 +137,8 @@ def _client(options: argparse.Namespace, plan: Plan) -> Client:
     _refuse_missing(model_path)
     return EngineClient.start(
         model_path,
-        # of the Engine it is a limit, and some policies need more than a concept's width
-        max_topk=max(DEFAULT_MAX_TOPK, plan.soft_defaults.max_topk),
+        # of the Engine it is a limit, and SwiReasoning needs one more than a concept's width
+        max_topk=min(max(DEFAULT_MAX_TOPK, plan.soft_defaults.max_topk + 1), MAX_TOPK_LIMIT),
         think_end=options.think_end_str or DEFAULT_THINK_END,
         seed=plan.seed,
         engine_args=dict(options.engine_arg),

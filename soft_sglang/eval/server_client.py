@@ -9,7 +9,7 @@ import httpx
 import openai
 
 from soft_sglang.bundled import MODEL_PATH
-from soft_sglang.eval.client import ClientError, Output, Question, summary
+from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
 from soft_sglang.eval.separation import end_of_thinking, split
 from soft_sglang.options import DEFAULT_THINK_END
 
@@ -101,6 +101,7 @@ class ServerClient:
         extra: dict[str, Any] = {
             "top_k": sampling.top_k,
             "min_p": sampling.min_p,
+            **NO_PENALTIES,
             "separate_reasoning": False,
             "skip_special_tokens": False,
             "return_output_ids_in_sglext": True,

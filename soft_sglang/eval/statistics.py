@@ -33,6 +33,10 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def defined(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
     def excludes(self, value: float) -> bool:
         """Never of an interval that is not defined (NaN)."""
         return value < self.low or value > self.high
@@ -57,11 +61,14 @@ class Estimate:
     exact: Interval | None = None
 
     def interval(self) -> Interval:
-        """Percentile interval that covers `LEVEL`."""
+        """Percentile interval that covers `LEVEL`.
+
+        Not defined (NaN) where all resamples are the same: they say nothing about other problems.
+        """
         if self.exact is not None:
             return self.exact
         defined = self.resamples[np.isfinite(self.resamples)]
-        if not defined.size:
+        if not defined.size or defined.min() == defined.max():
             return Interval(math.nan, math.nan)
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])

@@ -62,6 +62,8 @@ def test_run(command, tmp_path, adder):
         "Please reason step by step, and put your final answer within \\boxed{}.\n\n0 + 10?"
     )
     assert not any("soft_thinking" in request for request in adder.requests)
+    neutral = {"repetition_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+    assert all(neutral.items() <= request.items() for request in adder.requests)
     grades = {grade.key: grade for grade in read_grades(tmp_path / "out")}
     assert len(grades) == 16
     assert all(grade.correct == (key.problem != "3") for key, grade in grades.items())
@@ -182,6 +184,24 @@ def test_another_run_in_the_folder(capsys, command):
     assert "seed: was 0, is 1" in complaint(capsys, [*command, "--seed=1"])
     assert "datasets[0].digest" in complaint(capsys, [*command, "--limit=3"])
     assert "sampling.top_k: was 30, is 5" in complaint(capsys, [*command, "--top-k=5"])
+
+
+def test_a_refused_command_may_be_corrected(capsys, command, tmp_path):
+    """The trial passes, and the first answer is refused: nothing is bound yet."""
+
+    def add_briefly(request):
+        if request["max_tokens"] > 100:
+            raise ConnectionAbortedError
+        return add(request)
+
+    with ForeignServer(add_briefly) as server:
+        command[2] = server.url
+        assert main([*command, "--max-new-tokens=101"]) == 2
+        assert read_run(tmp_path / "out").sampling["max_new_tokens"] == 101
+        assert main([*command, "--max-new-tokens=100"]) == 0
+        assert read_run(tmp_path / "out").sampling["max_new_tokens"] == 100
+        assert len(read_answers(tmp_path / "out")) == 8
+        assert "was 100, is 101" in complaint(capsys, [*command, "--max-new-tokens=101"])
 
 
 MISTAKES = {

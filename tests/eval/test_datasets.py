@@ -47,6 +47,15 @@ def test_layouts(tmp_path, form):
     ]
 
 
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """JSON allows other separators in its texts; a byte order mark is no part of the first line."""
+    question = "one\u2028two\u2029three\x85four"
+    line = json.dumps({"question": question, "answer": "1"}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_bytes(f"\ufeff{line}\r\n{line}\n".encode())
+    problems = from_file(tmp_path / "a.jsonl").problems
+    assert [problem.question for problem in problems] == [question] * 2
+
+
 def test_problem_is_the_question_or_its_id(tmp_path):
     items = [{"problem": "What is 1+1?", "answer": "2"}]
     assert from_file(write(tmp_path / "a.json", items)).problems[0].question == "What is 1+1?"

@@ -157,6 +157,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_run_is_refused_by_the_field_that_differs(tmp_path, change):
     begin_or_resume(tmp_path, RUN_RECORD)
+    append(tmp_path, ANSWERS, ANSWER)
     other, complaint = CHANGES[change]
     with pytest.raises(RecordError, match=complaint):
         begin_or_resume(tmp_path, other)
@@ -166,8 +167,25 @@ def test_another_run_is_refused_by_the_field_that_differs(tmp_path, change):
 def test_time_machine_and_address_may_differ(tmp_path):
     first = replace(RUN_RECORD, server="http://a")
     begin_or_resume(tmp_path, first)
+    append(tmp_path, ANSWERS, ANSWER)
     begin_or_resume(tmp_path, replace(first, machine="m", started="s", server="http://b"))
     assert read_run(tmp_path) == first
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_while_there_is_no_answer_parameters_may_change(tmp_path, change):
+    begin_or_resume(tmp_path, RUN_RECORD)
+    (tmp_path / ANSWERS).write_text('{"arm": "so')  # half of one is none
+    other, _ = CHANGES[change]
+    begin_or_resume(tmp_path, other)
+    assert read_run(tmp_path) == other
+
+
+def test_what_is_no_run_is_not_overwritten(tmp_path):
+    (tmp_path / RUN).write_text("[]")
+    with pytest.raises(RecordError, match="format"):
+        begin_or_resume(tmp_path, RUN_RECORD)
+    assert (tmp_path / RUN).read_text() == "[]"
 
 
 def test_answers_without_a_run_are_not_overwritten(tmp_path):

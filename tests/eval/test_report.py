@@ -118,7 +118,7 @@ def test_details(toy):
 
 def test_ablation_finds_what_the_toy_was_made_of(toy):
     """Cold Stop alone saves 15 % of thinking, both 25 %, mixtures alone 2 %."""
-    _, text, _ = toy
+    run, text, _ = toy
     section = text[text.index("### toy-1B, average") :]
     rows = _table(section, "tokens, in % of CoT's")
 
@@ -137,7 +137,17 @@ def test_ablation_finds_what_the_toy_was_made_of(toy):
     assert number("Mixtures alone") == pytest.approx(-2, abs=1)
     assert total == pytest.approx(cold + mixtures_after, abs=0.11)
     assert total == pytest.approx(number("Mixtures alone") + cold_after, abs=0.11)
+    greedy = number("Greedy alone")
+    sampled, heaviest = (
+        sum(_means(run, arm, dataset)[1] for dataset in ("alpha", "beta"))
+        for arm in ("cot", "cot_greedy")
+    )
+    assert greedy == pytest.approx(100 * (heaviest / sampled - 1), abs=0.051)
+    assert number("Mixtures alone") == pytest.approx(
+        greedy + number("Mixtures beside greedy"), abs=0.11
+    )
     paragraph = section.split("\n\n")[2]
+    assert "arXiv 2508.03440" in paragraph
     share = re.search(r"Cold Stop alone (\d+\.\d) \[", paragraph.split("Share")[1])
     assert float(share.group(1)) == pytest.approx(100 * cold / total, abs=0.5)
     assert "accuracy not distinguishable" in paragraph
@@ -157,7 +167,7 @@ def test_without_a_saving_nothing_is_shared(tmp_path):
     text = _report([run], tmp_path / "out")
 
     assert "There is no saving to divide." in text
-    assert "Soft Thinking with Cold Stop: not distinguishable [0.0, 0.0]" in text
+    assert "Soft Thinking with Cold Stop: not distinguishable [–];" in text
     assert r"\*" not in text
 
 
@@ -322,6 +332,8 @@ def test_a_judge_is_shown_beside_math_verify(tmp_path):
 
 
 OTHER_SAMPLING = SAMPLING | {"temperature": 1.0}
+MODEL = {"path": "models/toy-1B", "name": "toy-1B", "digest": "0123abcd"}
+VERSIONS = {"soft_sglang": "0.1.0", "sglang": "0.5.21", "python": "3.11.2"}
 OTHER_DATA = [{"name": "alpha", "path": "alpha.jsonl", "digest": "other", "problems": 60}]
 
 
@@ -333,7 +345,11 @@ OTHER_DATA = [{"name": "alpha", "path": "alpha.jsonl", "digest": "other", "probl
         ({"soft_thinking": {"max_topk": 5}}, r"soft_thinking \(for alpha\)"),
         ({"prompt": {"alpha": "{question}"}}, "the prompt of alpha"),
         ({"datasets": OTHER_DATA}, "the digest of alpha"),
-        ({"model": {"path": "x", "name": "toy-1B", "digest": "other"}}, "the model's weights"),
+        ({"model": MODEL | {"digest": "other"}}, "the model's weights"),
+        ({"model": MODEL | {"path": "other/toy-1B"}}, "the model's path"),
+        ({"versions": VERSIONS | {"sglang": "0.5.20"}}, "versions.sglang"),
+        ({"versions": VERSIONS | {"soft_sglang": "0.0.9"}}, "versions.soft_sglang"),
+        ({"engine_args": {"tp_size": 2}}, "engine_args"),
     ],
 )
 def test_runs_that_differ_are_not_compared(tmp_path, changes, message):
@@ -341,6 +357,29 @@ def test_runs_that_differ_are_not_compared(tmp_path, changes, message):
     other = write_run(tmp_path / "other", arms={"soft": ARMS["soft"]}, changes=changes)
     with pytest.raises(EvaluationError, match=f"not comparable: {message}"):
         write_report([one, other], tmp_path / "out")
+
+
+def test_runs_on_servers_of_other_addresses_are_one(tmp_path):
+    for name, arm in (("one", "cot"), ("other", "soft")):
+        changes = {"server": f"http://{name}:30000"}
+        write_run(tmp_path / name, arms={arm: ARMS[arm]}, changes=changes)
+    text = _report([tmp_path / "one", tmp_path / "other"], tmp_path / "out")
+    assert "%" in _table(text, "tokens ↓<br>alpha")["Soft Thinking"]["tokens ↓<br>alpha"]
+
+
+def test_stock_arms_are_told_from_cot(tmp_path):
+    """Its rate is not stock SGLang's, and without it there are no changes."""
+    arms = {"cot_greedy": COT, "cot_stock": COT, "cot": COT}
+    text = _report([write_run(tmp_path / "run", arms=arms)], tmp_path / "out")
+    rates = _table(text, "tokens per second")
+    assert list(rates) == ["CoT (sampling)", "CoT (stock sampling)", "CoT (greedy)"]
+    assert "which the arm `cot_stock` has" in text
+    assert "No changes" not in text
+
+    del arms["cot"]
+    text = _report([write_run(tmp_path / "stock", arms=arms)], tmp_path / "stock_out")
+    assert "which the arm `cot_stock` has" not in text
+    assert "is not among the arms of: toy-1B on alpha." in text
 
 
 def test_an_arm_twice_is_an_error(tmp_path):

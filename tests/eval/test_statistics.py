@@ -131,6 +131,17 @@ def test_all_right_or_all_wrong_has_the_exact_binomial_interval(problems):
         assert (percent.low, percent.high) == pytest.approx((100 * ours.low, 100 * ours.high))
 
 
+def test_resamples_that_are_all_the_same_give_no_interval():
+    bootstrap, values = Bootstrap(30, "d"), np.random.default_rng(8).random(30)
+    same = bootstrap.mean(values) - bootstrap.mean(values)
+    solved = average([Bootstrap(30, name).proportion(np.ones(30)).times(100) for name in "ab"])
+    for estimate, value in ((same, 0), (solved, 100), (Bootstrap(1, "d").mean(values[:1]), None)):
+        assert value is None or estimate.value == value
+        assert not estimate.interval().defined
+        assert not estimate.interval().excludes(1e9)
+    assert bootstrap.mean(values).interval().defined
+
+
 def test_excludes():
     assert Interval(1, 2).excludes(0)
     assert not Interval(0, 2).excludes(0)

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from soft_sglang.eval.measurements import BASELINE
 from soft_sglang.eval.plots.labels import Label, place
 from soft_sglang.eval.plots.style import GREY, look, panels, plain_style, spans_decades, title
+from soft_sglang.eval.statistics import Estimate, Interval
 from soft_sglang.eval.summaries import BlockSummary
 
 Arms = Mapping[str, BlockSummary]
@@ -77,16 +78,22 @@ def _near(arms: Arms) -> Arms:
 
 def _area(arms: Arms) -> float:
     """Of the rectangle that holds all intervals."""
-    across = [summary.tokens.interval() for summary in arms.values()]
-    up = [summary.accuracy.interval() for summary in arms.values()]
+    across = [_bar(summary.tokens) for summary in arms.values()]
+    up = [_bar(summary.accuracy) for summary in arms.values()]
     width = max(i.high for i in across) - min(i.low for i in across)
     return width * (max(i.high for i in up) - min(i.low for i in up))
+
+
+def _bar(estimate: Estimate) -> Interval:
+    """Its interval; no longer than a point where none is defined."""
+    interval = estimate.interval()
+    return interval if interval.defined else Interval(estimate.value, estimate.value)
 
 
 def _panel(axes: Axes, arms: Arms, heading: str) -> None:
     for arm, summary in arms.items():
         style, x, y = look(arm), summary.tokens.value, summary.accuracy.value
-        across, up = summary.tokens.interval(), summary.accuracy.interval()
+        across, up = _bar(summary.tokens), _bar(summary.accuracy)
         axes.errorbar(
             x,
             y,
@@ -122,7 +129,7 @@ def _frame(axes: Axes, close_up: Axes) -> None:
 
 
 def _label(arm: str, summary: BlockSummary) -> Label:
-    across, up = summary.tokens.interval(), summary.accuracy.interval()
+    across, up = _bar(summary.tokens), _bar(summary.accuracy)
     return Label(
         title(arm),
         summary.tokens.value,

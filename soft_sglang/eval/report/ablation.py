@@ -14,7 +14,7 @@ _PERCENT = " % of CoT's tokens"
 
 @dataclass(frozen=True)
 class Step:
-    """From one arm to another that differs in one thing.
+    """From one arm to another.
 
     Attributes:
         changes: what the step adds.
@@ -30,13 +30,27 @@ ALONE = (
     Step("Cold Stop alone", "cold_stop_only", BASELINE),
     Step("mixtures alone", "soft_no_cold_stop", BASELINE),
 )
+GREEDY = Step("greedy alone", "cot_greedy", BASELINE)
+BESIDE_GREEDY = Step("mixtures beside greedy", "soft_no_cold_stop", "cot_greedy")
 STEPS = (
     TOTAL,
     *ALONE,
     Step("mixtures, where Cold Stop is on already", "soft", "cold_stop_only"),
     Step("Cold Stop, where mixtures are on already", "soft", "soft_no_cold_stop"),
+    GREEDY,
+    BESIDE_GREEDY,
 )
-"""The first is the sum of the second and the fourth, and of the third and the fifth."""
+"""The first is the sum of the second and the fourth, and of the third and the fifth; the third is
+the sum of the sixth and the seventh."""
+
+_TWO_CHANGES = (
+    '"Mixtures alone" changes two things: the token that a step emits is the heaviest one instead '
+    "of a drawn one, and what the model reads is the mixture instead of that token."
+)
+_DIVIDED = (
+    '"Greedy alone" has the first of them (and a greedy answer), "mixtures beside greedy" is what '
+    "mixtures change against the greedy decoding that Soft Thinking resembles (arXiv 2508.03440)."
+)
 
 
 def ablation(summaries: Mapping[str, Summary]) -> list[str]:
@@ -58,7 +72,8 @@ def ablation(summaries: Mapping[str, Summary]) -> list[str]:
     ]
     header = ["step", "arms", "tokens, in % of CoT's", "accuracy, in points"]
     sentences = [_sentence(step, summaries) for step in steps]
-    return [markdown.table(header, rows), " ".join([*sentences, *_share(steps, summaries)])]
+    text = [*sentences, *_share(steps, summaries), *_what_mixtures_change(steps)]
+    return [markdown.table(header, rows), " ".join(text)]
 
 
 def _tokens(step: Step, summaries: Mapping[str, Summary]) -> Estimate:
@@ -85,6 +100,8 @@ def _capital(text: str) -> str:
 
 def _said(estimate: Estimate, unit: str, below: str, above: str) -> str:
     interval = estimate.interval()
+    if not interval.defined:
+        return f"{_INDISTINGUISHABLE} [{markdown.NONE}]"
     if not interval.excludes(0):
         bounds = f"[{markdown.signed(interval.low)}, {markdown.signed(interval.high)}]"
         return f"{_INDISTINGUISHABLE} {bounds}"
@@ -92,6 +109,12 @@ def _said(estimate: Estimate, unit: str, below: str, above: str) -> str:
     value, size = markdown.plain(magnitude.value), magnitude.interval()
     bounds = f"[{markdown.plain(size.low)}, {markdown.plain(size.high)}]"
     return f"{below if estimate.value < 0 else above} {value}{unit} {bounds}"
+
+
+def _what_mixtures_change(steps: Sequence[Step]) -> list[str]:
+    if ALONE[1] not in steps:
+        return []
+    return [_TWO_CHANGES, _DIVIDED] if BESIDE_GREEDY in steps else [_TWO_CHANGES]
 
 
 def _share(steps: Sequence[Step], summaries: Mapping[str, Summary]) -> list[str]:

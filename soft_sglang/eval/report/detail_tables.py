@@ -11,6 +11,10 @@ from soft_sglang.eval.summaries import BlockSummary, relative
 
 Summaries = Mapping[str, BlockSummary]
 
+_SEEDED = """\
+CoT (sampling) draws by the request's seed and measures every token's entropy, as the policy
+`discrete`; its tokens per second are not those of stock SGLang, which the arm `cot_stock` has."""
+
 
 def accuracy_table(dataset: Dataset, summaries: Summaries) -> str:
     """pass@1, its change against the baseline, pass@k, and pass@1 by other graders."""
@@ -69,7 +73,7 @@ def tokens_table(dataset: Dataset, summaries: Summaries) -> str:
 
 
 def speed_table(dataset: Dataset) -> str:
-    """Wall-clock time of every arm, all its sessions together."""
+    """Wall-clock time of every arm, all its sessions together; and what CoT's rate is not."""
     header = ["speed", "timed answers", "tokens", "tokens per second", "time"]
     rows = []
     for block in dataset.blocks.values():
@@ -79,7 +83,8 @@ def speed_table(dataset: Dataset) -> str:
         rate = markdown.plain(tokens / seconds) if seconds else markdown.NONE
         time = markdown.duration(seconds) if block.timings else markdown.NONE
         rows.append([block.title, str(answers), str(tokens), rate, time])
-    return markdown.table(header, rows)
+    table = markdown.table(header, rows)
+    return f"{table}\n\n{_SEEDED}" if BASELINE in dataset.blocks else table
 
 
 def _incomplete(block: Block, value: float, columns: int) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from soft_sglang.eval.measurements import read_models
+from soft_sglang.eval.measurements import BASELINE, read_models
 from soft_sglang.eval.plots import accuracy_against_tokens, of_dataset
 from soft_sglang.eval.report import markdown
 from soft_sglang.eval.report.ablation import ablation
@@ -19,7 +19,11 @@ _HOW_TO_READ = f"""\
 Every number is calculated from the raw answers; `python -m soft_sglang.eval report` does it again.
 Intervals in brackets cover {100 * LEVEL:.0f} %: bootstrap over problems, {RESAMPLES:,} resamples,
 the samples of a problem together. Changes are against CoT (sampling), paired by problem. A star
-marks a change whose interval excludes 0, without correction for the number of comparisons."""
+marks a change whose interval excludes 0, without correction for the number of comparisons. [–] is
+where all resamples are the same (as when no problem differs): they say nothing about the error."""
+
+_NO_BASELINE = """\
+**No changes.** The arm `cot`, which changes are against, is not among the arms of: """
 
 _INCOMPLETE = """\
 **Incomplete.** These arms lack answers or grades. They have no intervals, are compared with nothing
@@ -59,6 +63,7 @@ def write_report(folders: Sequence[Path], out: Path, plots: bool = True) -> Path
         "# Evaluation",
         _HOW_TO_READ,
         *_incomplete(results),
+        *_without_baseline(results),
         "## Accuracy and generation length",
         _ALL_ANSWERS,
         paper_table(results, lambda summary: summary.tokens),
@@ -84,6 +89,16 @@ def _incomplete(results: Sequence[Results]) -> list[str]:
     ]
     header = ["model", "dataset", "arm", "graded answers", "answers without a grade"]
     return [_INCOMPLETE, markdown.table(header, rows)] if rows else []
+
+
+def _without_baseline(results: Sequence[Results]) -> list[str]:
+    names = [
+        f"{result.model.name} on {dataset.name}"
+        for result in results
+        for dataset in result.model.datasets.values()
+        if BASELINE not in dataset.blocks
+    ]
+    return [_NO_BASELINE + ", ".join(names) + "."] if names else []
 
 
 def _ablations(results: Sequence[Results]) -> list[str]:

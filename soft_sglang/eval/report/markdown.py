@@ -69,7 +69,9 @@ def duration(seconds: float) -> str:
 
 
 def _bracketed(value: str, low: str, high: str) -> str:
-    return NONE if value.startswith(NONE) else f"{value} [{low}, {high}]"
+    if value.startswith(NONE):
+        return NONE
+    return f"{value} [{NONE}]" if low == NONE else f"{value} [{low}, {high}]"
 
 
 def _digits(tokens: float) -> int:
