@@ -24,7 +24,7 @@ test: lint ## Lint and the tests; pytest flags in ARGS="..."
 
 eval: setup ## Compare every arm on the bundled model, with a report in build/eval/report
 	OMP_WAIT_POLICY=passive $(BIN)/python -m soft_sglang.eval run --out build/eval --limit 300 \
-		--early-stopping-entropy-threshold 0.05 --early-stopping-length-threshold 12 \
+		--early-stopping-entropy-threshold 0.1 --early-stopping-length-threshold 14 \
 		--max-new-tokens 400 $(ARGS)
 	$(BIN)/python -m soft_sglang.eval report build/eval --out build/eval/report
 

@@ -1,7 +1,6 @@
-"""Batched decoding over `inputs_embeds` with a KV cache: greedy, sampled, soft, soft with noise."""
+"""Batched decoding over `inputs_embeds` with a KV cache: the ways to think that are compared."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from concepts import concept, filtered, gumbel_softmax
@@ -9,21 +8,47 @@ from torch import Tensor
 from transformers import DynamicCache, Qwen3ForCausalLM
 
 
-class Mode(Enum):
-    """How the thinking phase is decoded; the answer is sampled in all but `GREEDY`."""
+@dataclass(frozen=True)
+class Arm:
+    """How the thinking phase is decoded; the answer is sampled unless `greedy`.
 
-    GREEDY = "greedy"
-    SAMPLED = "sampled"
-    SOFT = "soft"
-    SOFT_GUMBEL = "soft + Gumbel noise"
+    soft: feed concepts instead of tokens. gumbel: with Gumbel noise on their weights. cold_stop:
+    end the thought after `length_threshold` steps in a row below `entropy_threshold` nats.
+    """
+
+    name: str
+    greedy: bool = False
+    soft: bool = False
+    gumbel: bool = False
+    cold_stop: bool = False
+
+
+ARMS = (
+    Arm("CoT sampling"),
+    Arm("CoT greedy", greedy=True),
+    Arm("Cold Stop only", cold_stop=True),
+    Arm("Soft Thinking", soft=True, cold_stop=True),
+    Arm("soft without Cold Stop", soft=True),
+    Arm("soft + Gumbel", soft=True, gumbel=True, cold_stop=True),
+    Arm("soft + Gumbel without Cold Stop", soft=True, gumbel=True),
+)
+
+
+@dataclass(frozen=True)
+class Completions:
+    """ids: [n, length] int64; a finished row repeats the end token. forced: [n] bool, the rows
+    whose thought Cold Stop ended. entropy: [n, length] fp32, nats, of each step.
+    """
+
+    ids: Tensor
+    forced: Tensor
+    entropy: Tensor
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes prompts of equal length with one model.
-
-    Cold Stop is left out: its usual threshold of 256 low-entropy steps is several times the
-    length of a thought of this model.
+    """Decodes prompts with one model. The entropy is that of the whole vocabulary, at
+    `temperature`, before any filter, as in the engine.
     """
 
     model: Qwen3ForCausalLM
@@ -31,42 +56,62 @@ class Decoder:
     eos: int
     temperature: float = 0.6
     gumbel_tau: float = 0.5
-    max_new_tokens: int = 96
+    entropy_threshold: float = 0.1
+    length_threshold: int = 14
+    max_new_tokens: int = 512
 
     @torch.inference_mode()
-    def __call__(self, prompts: Tensor, mode: Mode, seed: int) -> Tensor:
-        """Continues prompts [n, length], which end in ``<think>``.
-
-        Returns ids [n, at most max_new_tokens]; a finished row repeats `eos`.
-        """
+    def __call__(self, prompts: list[list[int]], arm: Arm, seed: int) -> Completions:
+        """Continues prompts that end in ``<think>``."""
         generator = torch.Generator().manual_seed(seed)
         table = self.model.get_input_embeddings().weight
-        soft = mode in (Mode.SOFT, Mode.SOFT_GUMBEL)
+        length = max(map(len, prompts))
+        padded = torch.tensor([[self.eos] * (length - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+        position = (mask.cumsum(-1) - 1).clamp_min(0)
         thinking = torch.ones(len(prompts), dtype=torch.bool)
-        finished = torch.zeros_like(thinking)
+        finished, forced = torch.zeros_like(thinking), torch.zeros_like(thinking)
+        run = torch.zeros(len(prompts), dtype=torch.int64)
         cache = DynamicCache()
-        inputs, output = table[prompts], []
+        inputs, ids_out, entropy_out = table[padded], [], []
         for _ in range(self.max_new_tokens):
-            result = self.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+            result = self.model(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             logits = result.logits[:, -1].float()
-            probabilities = torch.softmax(logits / self.temperature, dim=-1)
-            if mode is Mode.GREEDY:
-                ids = logits.argmax(-1)
-            else:
-                ids = filtered(probabilities).multinomial(1, generator=generator)[:, 0]
-            if soft:
-                weights = concept(probabilities)
-                if mode is Mode.SOFT_GUMBEL:
+            log_p = torch.log_softmax(logits / self.temperature, dim=-1)
+            entropy = -(log_p.exp() * log_p).sum(-1)
+            weights, candidates = filtered(log_p.exp())
+            drawn = weights.multinomial(1, generator=generator)
+            ids = logits.argmax(-1) if arm.greedy else candidates.gather(-1, drawn)[:, 0]
+            if arm.soft:
+                weights, candidates = concept(log_p.exp())
+                if arm.gumbel:
                     weights = gumbel_softmax(weights, self.gumbel_tau, generator)
-                ids = torch.where(thinking, weights.argmax(-1), ids)
+                heaviest = candidates.gather(-1, weights.argmax(-1, keepdim=True))[:, 0]
+                ids = torch.where(thinking, heaviest, ids)
+            if arm.cold_stop:
+                run = torch.where(entropy < self.entropy_threshold, run + 1, 0)
+                stop = thinking & (run >= self.length_threshold) & (ids != self.think_end)
+                ids = torch.where(stop, self.think_end, ids)
+                forced |= stop
             ids = torch.where(finished, self.eos, ids)
-            output.append(ids)
-            thinking &= ids != self.think_end
+            ids_out.append(ids)
+            entropy_out.append(entropy)
             finished |= ids == self.eos
             if finished.all():
                 break
+            thinking &= (ids != self.think_end) & ~finished
             inputs = table[ids]
-            if soft:
-                inputs = torch.where(thinking[:, None], weights @ table, inputs)
+            if arm.soft:
+                mixed = (weights[..., None] * table[candidates]).sum(-2)
+                inputs = torch.where(thinking[:, None], mixed, inputs)
             inputs = inputs[:, None]
-        return torch.stack(output, dim=1)
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            position = position[:, -1:] + 1
+        return Completions(torch.stack(ids_out, dim=1), forced, torch.stack(entropy_out, dim=1))

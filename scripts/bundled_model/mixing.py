@@ -1,29 +1,32 @@
 """Concept tokens for training: the model's own mixtures in place of the text of a thought.
 
-Where a thought can go two ways, the first token at which they part becomes a mixture of both. The
-labels after it are those of the way that weighs more in the mixture, so that the model learns to
-follow it; the label at the parting itself stays as drawn, so that both ways stay open there.
+Soft thinking goes on with the token that weighs most in the concept. So the drawn token exchanges
+its weight with that of the heaviest one: the model learns that what comes next follows from the
+token that weighs most, and which one that is stays open.
 """
 
 import torch
-from concepts import concept, gumbel_softmax
-from conversations import Batch, Path
+from concepts import MAX_TOPK, concept, gumbel_softmax, mixture
+from conversations import Batch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import pad
 from transformers import Qwen3ForCausalLM
 
 MIXED_SHARE = 0.8
 """Share of the rows whose thoughts are fed as concepts; the others stay text."""
 NOISY_SHARE = 0.3
-"""Share of the mixed rows that get Gumbel noise."""
+"""Share of the rows that get Gumbel noise."""
 GUMBEL_TAU = 0.5
 TEMPERATURES = (0.5, 1.0)
-MAX_ROUNDS = 3
+MAX_ROUNDS = 2
 
 
-def text_inputs(batch: Batch, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """One-hot input weights [n, length, vocabulary] and labels [n, length] of the drawn paths."""
-    return one_hot(batch.drawn.ids, vocabulary).float(), batch.drawn.labels
+def text_inputs(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The drawn text as concepts of one token: weights and ids, [n, length, MAX_TOPK]."""
+    ids = pad(batch.ids[..., None], (0, MAX_TOPK - 1))
+    weights = torch.zeros(ids.shape)
+    weights[..., 0] = 1
+    return weights, ids
 
 
 @torch.no_grad()
@@ -33,46 +36,37 @@ def mixed_inputs(
     """As `text_inputs`, but with concepts at the thinking positions of most rows.
 
     Decoding makes concepts one after the other. Here a forward pass gives the distribution at
-    every position, and its concept becomes the next position's input. The first round settles the
-    parting and what comes before; the later ones start from the text of the chosen way and renew
-    all that follows, to approach the sequential result in a few parallel passes. Each row stops
-    after a round of its own, so the model meets early and late ones. No gradient flows through
-    the weights.
+    every position, and its concept becomes the next position's input; a second round, half of the
+    time, starts from the concepts of the first, as decoding does. No gradient flows through the
+    weights.
     """
     table = model.get_input_embeddings().weight
-    n, vocabulary = len(batch.branch), len(table)
-    rounds = torch.randint(1, MAX_ROUNDS + 1, (n,), generator=generator)
-    rounds[torch.rand(n, generator=generator) >= MIXED_SHARE] = 0
-    noisy = torch.rand(n, 1, 1, generator=generator) < NOISY_SHARE
+    n = len(batch.ids)
+    mixed = torch.rand(n, 1, generator=generator) < MIXED_SHARE
+    noisy = torch.rand(n, 1, generator=generator) < NOISY_SHARE
     low, high = TEMPERATURES
-    temperature = low + (high - low) * torch.rand(n, 1, 1, generator=generator)
-    after = torch.arange(batch.drawn.ids.shape[1]) > batch.branch[:, None]
-
-    def renew(inputs: Tensor, replace: Tensor, rows: Tensor) -> None:
-        """Puts concepts in place, at `replace` ([n, length] bool) in `rows` ([n] bool)."""
-        rows = rows.nonzero()[:, 0]
+    temperature = low + (high - low) * torch.rand(n, 1, generator=generator)
+    replace = mixed & batch.thinking[:, 1:]
+    row = replace.nonzero()[:, 0]
+    noisy, temperature = noisy[row], temperature[row]
+    weights, ids = text_inputs(batch)
+    for _ in range(int(torch.randint(1, MAX_ROUNDS + 1, (), generator=generator))):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = model(inputs_embeds=inputs[rows] @ table, use_cache=False).logits[:, :-1]
-        weights = concept(torch.softmax(logits.float() / temperature[rows], dim=-1))
-        noise = gumbel_softmax(weights, GUMBEL_TAU, generator)
-        weights = torch.where(noisy[rows], noise, weights)
-        inputs[rows, 1:] = torch.where(replace[rows, 1:, None], weights, inputs[rows, 1:])
-
-    concepts, drawn_labels = text_inputs(batch, vocabulary)
-    renew(concepts, batch.drawn.thinking & ~after, rounds > 0)
-    path = heavier_path(batch, concepts)
-    inputs = torch.where(after[..., None], one_hot(path.ids, vocabulary).float(), concepts)
-    for done in range(1, int(rounds.max())):
-        renew(inputs, path.thinking & after, rounds > done)
-    at_or_after = torch.arange(after.shape[1]) >= batch.branch[:, None]
-    return inputs, path.labels.where(at_or_after, drawn_labels)
+            logits = model(inputs_embeds=mixture(weights, ids, table), use_cache=False).logits
+        new, new_ids = concept(torch.softmax(logits[:, :-1][replace].float() / temperature, dim=-1))
+        new = torch.where(noisy, gumbel_softmax(new, GUMBEL_TAU, generator), new)
+        new, new_ids = led_by(batch.ids[:, 1:][replace][:, None], new, new_ids)
+        weights[:, 1:][replace] = new
+        ids[:, 1:][replace] = new_ids
+    return weights, ids
 
 
-def heavier_path(batch: Batch, inputs: Tensor) -> Path:
-    """Per row the path whose token weighs more at the branch, the drawn one on a tie."""
-    rows = torch.arange(len(inputs))
-    branch = batch.branch.clamp_max(inputs.shape[1] - 1)
-    weights = inputs[rows, branch]
-    drawn = weights[rows, batch.drawn.ids[rows, branch]]
-    other = weights[rows, batch.other.ids[rows, branch]]
-    return batch.drawn.where(drawn >= other, batch.other)
+def led_by(drawn: Tensor, weights: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """The concept with the weights of `drawn` ([..., 1]) and of its heaviest token exchanged.
+
+    Where `drawn` is not in it, it takes the heaviest token's place.
+    """
+    heaviest = weights.argmax(-1, keepdim=True)
+    leader = ids.gather(-1, heaviest)
+    exchanged = torch.where(ids == drawn, leader, ids)
+    return weights, exchanged.scatter(-1, heaviest, drawn)

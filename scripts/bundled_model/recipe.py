@@ -9,13 +9,15 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, apart from the data (`problems`, `phrasings`)."""
+    """Everything that decides the weights, apart from the data."""
 
-    steps: int = 1900
-    text_share: float = 0.5
+    steps: int = 2200
+    text_share: float = 0.42
     """Share of the steps, at the start, in which all thoughts are text."""
-    batch_size: int = 96
-    learning_rate: float = 2e-3
+    practice_share: float = 0.4
+    """Share of the conversations that practise a single operation."""
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
     final_rate: float = 0.02
     """Learning rate at the end, relative to the peak."""
     weight_decay: float = 0.05
@@ -39,13 +41,13 @@ class Recipe:
 
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
-    """A Qwen3 of 1.4 M parameters; every count divides by two, for tensor parallelism."""
+    """A Qwen3 of 1.8 M parameters; every count divides by two, for tensor parallelism."""
     pad, eos = tokenizer.convert_tokens_to_ids([PAD, END])
     return Qwen3Config(
         architectures=["Qwen3ForCausalLM"],
         vocab_size=len(tokenizer),
-        hidden_size=160,
-        intermediate_size=448,
+        hidden_size=192,
+        intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -67,6 +69,7 @@ def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
         temperature=0.6,
         top_p=0.95,
         top_k=30,
+        min_p=0.001,
         pad_token_id=pad,
         eos_token_id=eos,
     )

@@ -34,7 +34,7 @@ def test_trace_shows_every_step_and_the_answer(server, client):
     run = _run(server, "--temperature", "1", "--max-topk", "4", "--seed", "1")
     assert run.returncode == 0, run.stderr
     soft = {"max_topk": 4, "return_concepts": True}
-    response = chat(client, soft, extra_body={"top_k": 30}, seed=1)
+    response = chat(client, soft, extra_body={"top_k": 30, "min_p": 0.001}, seed=1)
     answer = answer_of(response.choices[0])
 
     head, summary, *_ = run.stdout.splitlines()
