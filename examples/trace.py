@@ -1,7 +1,7 @@
 """Asks a running server by soft thinking and prints how it thought, step by step.
 
     python -m soft_sglang.launch_server --port 30000 &
-    python examples/trace.py --url http://127.0.0.1:30000 --question "What is 43*34?"
+    python examples/trace.py --url http://127.0.0.1:30000 --question "What is 7*48+15?"
 
 Each line is one concept token: its entropy and its heaviest tokens with their weights. The entropy
 is that of the concept, of the weights that were fed to the model; it is lower than the one that
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--url", default="http://127.0.0.1:30000", help="of the server")
     parser.add_argument("--api-key", default="none")
-    parser.add_argument("--question", default="What is 43*34?")
+    parser.add_argument("--question", default="What is 7*48+15?")
     parser.add_argument("--max-topk", type=int, default=5, help="tokens in a concept")
     parser.add_argument("--temperature", type=float, default=0.6)
     parser.add_argument("--top-p", type=float, default=1.0)
