@@ -8,7 +8,7 @@ from tolerances import TRACE_WEIGHT
 from traces import close
 
 MODEL = "soft-sglang-bundled"
-QUESTION = "What is 20+30?"
+QUESTION = "What is 7*20?"
 PROMPT = f"<|user|>{QUESTION}<|assistant|><think>"
 """The same as the chat template writes it."""
 EOS = "<|end|>"

@@ -19,10 +19,16 @@ prepare()  # transformers imports torchvision, which may not fit this PyTorch
 import torch  # noqa: E402
 from decoding import ARMS, Arm, Decoder  # noqa: E402
 from held_out import SHIPPED, TEST_SET, held_out  # noqa: E402
+from problems import Fold  # noqa: E402
 from tokenizer import END, THINK_END  # noqa: E402
 from torch import Tensor  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+FOLDS: dict[str, tuple[Fold, Fold]] = {
+    "validation": ("validation", "validation"),
+    "known-templates": ("test", "training"),
+}
+"""Other question sets than the shipped one, by the folds of their problems and their templates."""
 BATCH = 200
 RESAMPLES = 4000
 
@@ -43,9 +49,11 @@ class Score:
 
 
 def questions(fold: str, size: int) -> list[tuple[str, str]]:
-    """Pairs of question and answer: the first of the test set, or of the validation set."""
-    if fold == "validation":
-        return [(q.text, str(q.problem.answer)) for q in held_out("validation", size)]
+    """Pairs of question and answer: the first of the test set, or of one of the other `FOLDS`."""
+    if fold != "test":
+        problems, templates = FOLDS[fold]
+        asked = held_out(problems, size, templates)
+        return [(q.text, str(q.problem.answer)) for q in asked]
     rows = [json.loads(line) for line in TEST_SET.read_text().splitlines()[:size]]
     return [(row["question"], row["answer"]) for row in rows]
 
@@ -111,7 +119,7 @@ def print_row(score: Score, base: Score) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path, nargs="?", default=SHIPPED)
-    parser.add_argument("--fold", choices=("test", "validation"), default="test")
+    parser.add_argument("--fold", choices=("test", *FOLDS), default="test")
     parser.add_argument("--problems", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--entropy-threshold", type=float, default=Decoder.entropy_threshold)

@@ -18,12 +18,12 @@ TEST_SIZE = 1200
 SEEDS = {"validation": 1, "test": 2}
 
 
-def held_out(fold: Fold, size: int) -> list[Question]:
-    """`size` different questions about different problems, fixed by the fold."""
+def held_out(fold: Fold, size: int, templates: Fold | None = None) -> list[Question]:
+    """`size` questions about different problems, fixed by the folds of problems and templates."""
     rng = random.Random(SEEDS[fold])
     questions: dict[str, Question] = {}
     while len(questions) < size:
-        question = ask(fold, rng)
+        question = ask(fold, rng, templates)
         questions.setdefault(str(question.problem), question)
     return list(questions.values())
 

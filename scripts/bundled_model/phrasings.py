@@ -71,13 +71,13 @@ class Question:
     template: str
 
 
-def ask(fold: Fold, rng: random.Random) -> Question:
-    """Draws a question of a fold: both its problem and its template belong to it.
+def ask(fold: Fold, rng: random.Random, templates: Fold | None = None) -> Question:
+    """Draws a question of a fold: its problem and, unless `templates` says otherwise, its template.
 
     A third are bare expressions; the stories share the rest evenly by form.
     """
     group = TEMPLATES[0] if rng.random() < 1 / 3 else rng.choice(TEMPLATES[1:])
-    return fill(rng.choice(group.of(fold)), rng.choice(group.forms), fold, rng)
+    return fill(rng.choice(group.of(templates or fold)), rng.choice(group.forms), fold, rng)
 
 
 def practice(rng: random.Random) -> Question:
