@@ -48,7 +48,7 @@ MALFORMED = {
     ),
     "think_end_str of several tokens": (
         {"think_end_str": "</thinking>"},
-        ["think_end_str must be one token", "'</thinking>'", "11 tokens"],
+        ["think_end_str must be one token", "'</thinking>'", "9 tokens"],
     ),
     "think_end_str unknown": ({"think_end_str": "日"}, ["think_end_str must be one token", "日"]),
     "think_end_str empty": ({"think_end_str": ""}, ["soft_thinking.think_end_str", "non-empty"]),

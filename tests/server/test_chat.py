@@ -108,11 +108,11 @@ def test_thinking_cut_by_max_tokens(client):
 
 def test_thinking_cut_by_a_stop_string(client, traced, token_id):
     ids = [concept[0][0] for concept in answer_of(traced.choices[0])["concepts"]]
-    response = chat(client, TRACED, stop=["+"])
+    response = chat(client, TRACED, stop=["*"])
     choice = response.choices[0]
     check_answer(answer_of(choice), end="stop")
     assert answer_of(choice)["steps"] == response.usage.completion_tokens
-    assert answer_of(choice)["steps"] == ids.index(token_id("+")) + 1
+    assert answer_of(choice)["steps"] == ids.index(token_id("*")) + 1
     assert choice.finish_reason == "stop"
     assert not choice.message.content
 
