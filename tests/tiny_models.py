@@ -104,6 +104,7 @@ _TRANSFORMERS = {"model_impl": "transformers"}
 SIBLINGS = {
     *("qwen2", "mistral", "phi3", "stablelm", "glm4", "gemma", "gemma2"),
     *("olmoe", "granite-moe", "smollm3"),
+    *("qwen3", "qwen3-moe"),
 }
 """Architectures that concepts enter as they enter another one: ``make test-slow`` tests them."""
 

@@ -23,6 +23,7 @@ def compiling_engine(house, tiny_model, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow  # Inductor compiles for more than a minute
 def test_compiled_steps_give_what_eager_ones_give(plain_outputs, compiling_engine):
     varied_requests.check_same(varied_requests.run(compiling_engine), plain_outputs)
 

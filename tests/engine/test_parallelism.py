@@ -1,5 +1,6 @@
 """Tensor parallelism changes no result, noise included; data parallelism serves soft requests."""
 
+import pytest
 import varied_requests
 
 import soft_sglang
@@ -13,6 +14,7 @@ def test_two_tensor_parallel_ranks_give_what_one_gives(plain_outputs, house, tin
     varied_requests.check_same(varied_requests.run(engine), plain_outputs)
 
 
+@pytest.mark.slow
 def test_data_parallel_ranks_give_what_one_gives(plain_outputs, house, tiny_model):
     engine = house.get(tiny_model("llama"), TWO_RANKS, dp_size=2)
     outputs = varied_requests.run(engine)
