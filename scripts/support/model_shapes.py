@@ -70,7 +70,7 @@ def create(name: str, folder: Path) -> str:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
 
     tokenizer = json.loads((source / "tokenizer.json").read_text())
-    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    vocabulary.update({f" w{i}": i for i in range(len(vocabulary), config["vocab_size"])})
+    scores: list[tuple[str, float]] = tokenizer["model"]["vocab"]  # of a unigram model, by id
+    scores += [(f" w{i}", -10.0) for i in range(len(scores), config["vocab_size"])]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     return str(folder)
