@@ -43,6 +43,7 @@ from support.memory_bandwidth import copy_rate, read_time
 from support.sampling_baselines import StockSampling, dense_embedding, dense_step
 from triton import knobs
 
+from soft_sglang.eval.machine import processor_name
 from soft_sglang.kernels import concept_embedding_triton, thinking_step_triton
 from soft_sglang.kernels.concept_embedding import concept_embedding
 from soft_sglang.kernels.thinking_step import StepResult, thinking_step
@@ -358,7 +359,7 @@ def goals(measurements: Iterable[Measurement], device_type: str) -> list[str]:
 def device_facts(device: torch.device) -> dict[str, Any]:
     """What the timings depend on."""
     if device.type == "cpu":
-        return {"type": "cpu", "name": machine.cpu_name(), "threads": torch.get_num_threads()}
+        return {"type": "cpu", "name": processor_name(), "threads": torch.get_num_threads()}
     properties = torch.cuda.get_device_properties(device)
     return {
         "type": "cuda",

@@ -4,8 +4,9 @@ import os
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 from typing import Any
+
+from soft_sglang.eval.machine import processor_name
 
 PACKAGES = (
     "torch",
@@ -22,7 +23,7 @@ def facts() -> dict[str, Any]:
     """Of this machine, as plain data; what is not there is None."""
     return {
         "gpus": gpus(),
-        "cpu": cpu_name(),
+        "cpu": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -42,16 +43,6 @@ def gpus() -> list[dict[str, str]]:
         dict(zip(fields, (value.strip() for value in line.split(",")), strict=True))
         for line in done.stdout.splitlines()
     ]
-
-
-def cpu_name() -> str:
-    """Model of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def version(package: str) -> str | None:

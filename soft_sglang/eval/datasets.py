@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from soft_sglang.bundled import MODEL_PATH
-from soft_sglang.eval.errors import EvaluationError
+from soft_sglang.eval.errors import EvaluationError, first_line
 
 BUNDLED = "bundled"
 BUNDLED_FILE = Path(MODEL_PATH) / "held_out.jsonl"
@@ -140,7 +140,7 @@ def from_hub(name: str, source: HubDataset) -> Dataset:
         rows = load_dataset(source.path, source.config, split=source.split)
     except Exception as error:  # of the network, of the hub, of the file system
         raise DatasetError(
-            f"{name}: the hub does not give {source.path}: {_first_line(error)}"
+            f"{name}: the hub does not give {source.path}: {first_line(error)}"
         ) from error
     problems = []
     for number, row in enumerate(rows):
@@ -252,7 +252,3 @@ def _checked(problems: Sequence[Problem], path: str) -> Sequence[Problem]:
             raise DatasetError(f"{path}: the id {problem.id!r} is there twice")
         seen.add(problem.id)
     return problems
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from soft_sglang import __version__
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
+from soft_sglang.eval.errors import first_line
 from soft_sglang.eval.separation import end_of_thinking, split
 from soft_sglang.options import DEFAULT_THINK_END
 
@@ -72,7 +73,7 @@ class EngineClient:
         try:
             engine = Engine(model_path=model_path, think_end_str=think_end, **arguments)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise ClientError(f"the engine does not start: {_first_line(error)}") from error
+            raise ClientError(f"the engine does not start: {first_line(error)}") from error
         return cls(engine, model_path, think_end)
 
     def require_soft_thinking(self) -> None:
@@ -106,7 +107,7 @@ class EngineClient:
                 input_ids=ids, sampling_params=dict(sampling)
             )
         except ValueError as error:
-            raise ClientError(f"the engine refuses a request: {_first_line(error)}") from error
+            raise ClientError(f"the engine refuses a request: {first_line(error)}") from error
         meta = result["meta_info"]
         reason = meta["finish_reason"]
         if reason["type"] == "abort":
@@ -134,7 +135,7 @@ class EngineClient:
                 return_dict=False,
             )
         except ValueError as error:
-            raise ClientError(f"the chat template fails: {_first_line(error)}") from error
+            raise ClientError(f"the chat template fails: {first_line(error)}") from error
         return ids
 
     def _split(self, text: str, thought_ids: list[int]) -> tuple[str | None, str]:
@@ -169,7 +170,3 @@ def model_digest(folder: Path) -> str | None:
             while block := file.read(16 * _MIB):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -8,14 +8,15 @@ from pathlib import Path
 def describe_machine() -> str:
     """Accelerator, processor and number of cores of this machine."""
     cores = len(os.sched_getaffinity(0))
-    parts = [f"{cores} cores of {_processor()}"]
+    parts = [f"{cores} cores of {processor_name()}"]
     accelerator = _accelerator()
     if accelerator:
         parts.insert(0, accelerator)
     return ", ".join(parts)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Model of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -61,13 +61,24 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One answer of the model."""
+class Keyed:
+    """A record of one answer."""
 
     arm: str
     dataset: str
     problem: str
     sample: int
+
+    @property
+    def key(self) -> Key:
+        """What the answer is an answer to."""
+        return Key(self.arm, self.dataset, self.problem, self.sample)
+
+
+@dataclass(frozen=True)
+class Answer(Keyed):
+    """One answer of the model."""
+
     seed: int
     question: str
     truth: str
@@ -90,19 +101,11 @@ class Answer:
     finished_at: float
     """Unix time."""
 
-    @property
-    def key(self) -> Key:
-        return Key(self.arm, self.dataset, self.problem, self.sample)
-
 
 @dataclass(frozen=True)
-class Grade:
+class Grade(Keyed):
     """One verdict on one answer."""
 
-    arm: str
-    dataset: str
-    problem: str
-    sample: int
     grader: str
     """``math_verify`` or ``llm_judge:<model>``."""
     rule: int
@@ -110,10 +113,6 @@ class Grade:
     correct: bool
     extracted: str | None
     """What was compared; None: nothing was found."""
-
-    @property
-    def key(self) -> Key:
-        return Key(self.arm, self.dataset, self.problem, self.sample)
 
 
 @dataclass(frozen=True)
