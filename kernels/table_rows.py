@@ -47,3 +47,8 @@ class TableRows(NamedTuple):
         named = dict(zip(INTEGERS, integers.unbind(-1), strict=True))
         named.update(zip(REALS, reals.unbind(-1), strict=True))
         return named
+
+
+def where_rows(mask: torch.Tensor, values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Rows ``[B, ...]`` of ``values`` where ``mask`` ``[B]`` bool, else of ``others``."""
+    return torch.where(mask.view(-1, *[1] * (others.dim() - 1)), values, others)

@@ -17,6 +17,15 @@ class StateStep(NamedTuple):
     forced: torch.Tensor
     """bool, Cold Stop replaced the proposal."""
 
+    def next_input(
+        self, ids: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``ids`` and ``weights`` ``[B, K]``; where thinking ended, the think-end token alone."""
+        first = torch.arange(ids.shape[-1], device=ids.device) == 0
+        ended = self.ended[:, None]
+        alone = torch.where(first, self.token[:, None], 0)
+        return torch.where(ended, alone, ids), torch.where(ended, first.float(), weights)
+
 
 def advance(
     proposal: torch.Tensor,
@@ -44,3 +53,8 @@ def advance(
     forced = (run >= length_threshold) & think_end_allowed & (proposal != think_end)
     token = torch.where(forced, think_end, proposal)
     return StateStep(token=token, run=run, ended=token == think_end, forced=forced)
+
+
+def is_allowed(logits: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """``[B]`` bool, False where the logit ``[B, V]`` of a token ``[B]`` int64 is ``-inf``."""
+    return logits.gather(-1, token[:, None]).squeeze(-1) > -torch.inf

@@ -15,26 +15,20 @@ from soft_sglang.kernels.concept_step import (
     filtered,
     top_candidates,
 )
-from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, THINKING, TableRows
-from soft_sglang.kernels.thinking_state import advance
+from soft_sglang.kernels.sampling import Sampling
+from soft_sglang.kernels.table_rows import (
+    ANSWERING,
+    INTEGERS,
+    THINKING,
+    TableRows,
+    where_rows,
+)
+from soft_sglang.kernels.thinking_state import advance, is_allowed
 
 _STEP_SEED = 0x1E3779B97F4A7C15
 """Odd and irregular: makes one seed per position of a request's; they are hashed before use."""
 _SEGMENT = 64
 """Tokens per segment when one of the whole vocabulary is drawn."""
-
-
-class Sampling(NamedTuple):
-    """Sampling parameters of a batch, as SGLang keeps them."""
-
-    temperatures: torch.Tensor
-    """``[B, 1]`` float32, above 0."""
-    top_ps: torch.Tensor
-    """``[B]`` float32 in (0, 1]."""
-    top_ks: torch.Tensor
-    """``[B]`` int32, at least 1; at least the vocabulary size means off."""
-    min_ps: torch.Tensor
-    """``[B]`` float32 in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -151,27 +145,21 @@ def thinking_step_torch(
 ) -> StepResult:
     """The reference in PyTorch; ``seeds``: ``[B]`` int64 if the plan samples."""
     if rows is not None:
-        logits, slots = logits.index_select(0, rows), slots[rows]
-        sampling = Sampling(*(values.index_select(0, rows) for values in sampling))
+        logits, slots, sampling = logits.index_select(0, rows), slots[rows], sampling.of_rows(rows)
     parameters = table.parameters(slots)
     phase, step = table.phase[slots], table.step[slots]
     thinking = phase == THINKING
-    temperature, top_k = sampling.temperatures.view(-1), sampling.top_ks.long()
-    top_p, min_p = sampling.top_ps, sampling.min_ps
     if plan.samples:
-        answering = phase == ANSWERING
-        temperature = torch.where(answering, parameters["answer_temperature"], temperature)
-        top_k = torch.where(answering, parameters["answer_top_k"], top_k)
-        top_p = torch.where(answering, parameters["answer_top_p"], top_p)
-        min_p = torch.where(answering, parameters["answer_min_p"], min_p)
+        sampling = sampling.after_thinking(phase == ANSWERING, parameters)
+    temperature = sampling.temperatures.view(-1)
     candidates = top_candidates(logits, temperature, plan.candidates)
     concepts = concepts_of(
         candidates,
         ConceptRows(
             temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
+            top_k=sampling.top_ks.long(),
+            top_p=sampling.top_ps,
+            min_p=sampling.min_ps,
             max_topk=parameters["max_topk"].clamp_min(1),
             noise=parameters["noise"],
             gumbel_temperature=parameters["gumbel_temperature"],
@@ -186,7 +174,7 @@ def thinking_step_torch(
     )
     proposal = concepts.ids[:, 0]
     think_end = parameters["think_end"]
-    allowed = logits.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf
+    allowed = is_allowed(logits, think_end)
     state = advance(
         proposal,
         concepts.entropy,
@@ -196,14 +184,10 @@ def thinking_step_torch(
         think_end,
         allowed,
     )
-    first = torch.arange(plan.width, device=logits.device) == 0
-    ended = state.ended[:, None]
-    ids = torch.where(ended, torch.where(first, state.token[:, None], 0), concepts.ids)
-    weights = torch.where(ended, first.float(), concepts.weights)
+    ids, weights = state.next_input(concepts.ids, concepts.weights)
 
     def write(column: torch.Tensor, value: torch.Tensor) -> None:
-        mask = thinking.view(-1, *[1] * (column.dim() - 1))
-        column[slots] = torch.where(mask, value, column[slots])
+        column[slots] = where_rows(thinking, value, column[slots])
 
     write(table.phase, torch.where(state.ended, ANSWERING, THINKING))
     write(table.run, state.run)
@@ -215,7 +199,7 @@ def thinking_step_torch(
     if plan.samples:
         assert seeds is not None
         seeds = seeds if rows is None else seeds[rows]
-        token = _sampled(logits, candidates, temperature, top_k, top_p, min_p, plan, seeds)
+        token = _sampled(logits, candidates, sampling, plan, seeds)
     token = torch.where(thinking, state.token, token)
     return StepResult(token, ids, weights, concepts.entropy, proposal, allowed)
 
@@ -223,34 +207,32 @@ def thinking_step_torch(
 def _sampled(
     logits: torch.Tensor,
     candidates: Candidates,
-    temperature: torch.Tensor,
-    top_k: torch.Tensor,
-    top_p: torch.Tensor,
-    min_p: torch.Tensor,
+    sampling: Sampling,
     plan: StepPlan,
     seeds: torch.Tensor,
 ) -> torch.Tensor:
     """``[B]`` ids drawn from the filtered distributions."""
     p, ids, mass, _ = candidates
+    temperatures, top_p, top_k, min_p = sampling
     kept = filtered(p, mass, top_k, top_p, min_p, logits.shape[-1], joint=plan.joint_filters)
     uniform = noise.sampling_uniform(seeds, 3)
     token = ids.gather(-1, _drawn(kept.double(), uniform[:, :1])).squeeze(-1)
     if plan.with_unfiltered:
-        drawn, alive = _drawn_from_all(logits, temperature, uniform[:, 1:])
+        drawn, alive = _drawn_from_all(logits, temperatures, uniform[:, 1:])
         unfiltered = (top_k >= logits.shape[-1]) & (top_p >= 1.0) & (min_p <= 0.0)
         token = torch.where(unfiltered & alive, drawn, token)
     return token
 
 
 def _drawn_from_all(
-    logits: torch.Tensor, temperature: torch.Tensor, uniform: torch.Tensor
+    logits: torch.Tensor, temperatures: torch.Tensor, uniform: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[B]`` ids drawn from ``softmax(logits / temperature)``, and where there is such a thing.
+    """``[B]`` ids drawn from ``softmax(logits / temperatures)``, and where there is such a thing.
 
     A segment of the vocabulary is drawn first, then a token of it: two random numbers per row
     (``uniform``, ``[B, 2]``), where drawing by exponential noise takes one per token.
     """
-    scaled = logits.float() / temperature[:, None]
+    scaled = logits.float() / temperatures
     weight = torch.exp(scaled.sub_(scaled.amax(dim=-1, keepdim=True)))
     weight = F.pad(weight, (0, -weight.shape[-1] % _SEGMENT)).unflatten(-1, (-1, _SEGMENT))
     masses = weight.sum(dim=-1, dtype=torch.float64)

@@ -16,7 +16,8 @@ from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, REALS, TableRows
 from soft_sglang.kernels.vocabulary_pass_triton import vocabulary_pass_kernel
 
 if TYPE_CHECKING:
-    from soft_sglang.kernels.thinking_step import Sampling, StepPlan
+    from soft_sglang.kernels.sampling import Sampling
+    from soft_sglang.kernels.thinking_step import StepPlan
 
 CANDIDATES = (32, 64, 256)
 """Numbers of candidates that are selected: few, so that all variants are compiled at the start."""

@@ -10,7 +10,7 @@ import torch
 
 from soft_sglang.concept_sampler import BatchPlan, ConceptStep
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.kernels.thinking_step import Sampling
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.step_output import DeviceOutput, GuidedOutput
 

@@ -13,7 +13,9 @@ import torch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable
 from soft_sglang.guided_step import GuidedPlan, GuidedResult, guided_step, plan_guided
 from soft_sglang.kernels.concept_step import DIRICHLET_CANDIDATES
-from soft_sglang.kernels.thinking_step import Sampling, StepPlan, StepResult, thinking_step
+from soft_sglang.kernels.sampling import Sampling
+from soft_sglang.kernels.table_rows import where_rows
+from soft_sglang.kernels.thinking_step import StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 
@@ -130,15 +132,8 @@ class ConceptStep:
         slots = self._slots if self.plan.index is None else self._slots[self.plan.index]
         answering = self.table.rows.phase[slots] == Phase.ANSWERING
         parameters = self.table.rows.parameters(slots)
-        names = ("answer_temperature", "answer_top_p", "answer_top_k", "answer_min_p")
-        replaced = []
-        for own, name in zip(sampling, names, strict=True):
-            rows = self._rows(own)
-            after = parameters[name].to(own.dtype).view(rows.shape)
-            replaced.append(
-                self._scatter(own, torch.where(answering.view(rows.shape), after, rows))
-            )
-        return Sampling(*replaced)
+        rows = sampling.of_rows(self.plan.index).after_thinking(answering, parameters)
+        return Sampling(*map(self._scatter, sampling, rows))
 
     def think(
         self,
@@ -212,7 +207,6 @@ def _with_guided(output: StepResult, guided: StepResult, among: torch.Tensor) ->
     mask = guided.token >= 0
     columns = []
     for column, own in zip(output, guided, strict=True):
-        wanted = mask.view(-1, *[1] * (own.dim() - 1))
-        merged = torch.where(wanted, own.to(column.dtype), column.index_select(0, among))
+        merged = where_rows(mask, own.to(column.dtype), column.index_select(0, among))
         columns.append(column.index_copy(0, among, merged))
     return StepResult(*columns)

@@ -12,9 +12,10 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_step import filtered, top_candidates
-from soft_sglang.kernels.table_rows import ANSWERING, GUIDED
-from soft_sglang.kernels.thinking_state import advance
-from soft_sglang.kernels.thinking_step import Sampling, StepResult
+from soft_sglang.kernels.sampling import Sampling
+from soft_sglang.kernels.table_rows import ANSWERING, GUIDED, where_rows
+from soft_sglang.kernels.thinking_state import advance, is_allowed
+from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.policies.policy import Choice, Policy, PolicyStep
 from soft_sglang.policies.registry import policy_named
@@ -117,19 +118,17 @@ def guided_step(
     named = rows.parameters(slots)
     guided = rows.phase[slots] == GUIDED
     answering = guided_rows.answering[slots]
-    own = Sampling(*(values.index_select(0, plan.index) for values in sampling))
-    temperature = torch.where(answering, named["answer_temperature"], own.temperatures.view(-1))
-    top_k = torch.where(answering, named["answer_top_k"], own.top_ks.long())
-    top_p = torch.where(answering, named["answer_top_p"], own.top_ps)
-    min_p = torch.where(answering, named["answer_min_p"], own.min_ps)
+    own = sampling.of_rows(plan.index).after_thinking(answering, named)
+    temperatures, top_p, top_k, min_p = own
 
-    p, ids, mass, entropy = top_candidates(logits, temperature, plan.candidates)
+    p, ids, mass, entropy = top_candidates(logits, temperatures.view(-1), plan.candidates)
     # a neighbour may need more candidates than this row draws from
     rank = torch.arange(p.shape[-1], device=p.device)
     p = torch.where(rank < torch.where(top_k < logits.shape[-1], top_k, _CANDIDATES)[:, None], p, 0)
     filters = (mass, top_k, top_p, min_p, logits.shape[-1])
     kept = filtered(p, *filters)
-    policy, step = plan.policy, rows.step[slots]
+    policy, step, think_end = plan.policy, rows.step[slots], named["think_end"]
+    allowed = is_allowed(logits, think_end)
     choice = policy.choose(
         PolicyStep(
             logits=logits,
@@ -139,7 +138,8 @@ def guided_step(
             entropy=entropy,
             seed=named["seed"],
             step=step,
-            think_end=named["think_end"],
+            think_end=think_end,
+            think_end_allowed=allowed,
             max_topk=named["max_topk"],
             parameters=dict(
                 zip(policy.parameters, guided_rows.parameters[slots].unbind(-1), strict=False)
@@ -148,8 +148,6 @@ def guided_step(
         )
     )
 
-    think_end = named["think_end"]
-    allowed = logits.gather(-1, think_end[:, None]).squeeze(-1) > -torch.inf
     stop = advance(
         choice.token,
         entropy,
@@ -159,11 +157,7 @@ def guided_step(
         think_end,
         allowed & ~answering,
     )
-    ended = stop.ended[:, None]
-    chosen_ids, chosen_weights = _emitted_first(choice, width)
-    first = torch.arange(width, device=logits.device) == 0
-    chosen_ids = torch.where(ended, torch.where(first, stop.token[:, None], 0), chosen_ids)
-    chosen_weights = torch.where(ended, first.float(), chosen_weights)
+    chosen_ids, chosen_weights = stop.next_input(*_emitted_first(choice, width))
     state = guided_rows.state[slots]
     for column, name in enumerate(policy.state):
         if name in choice.state:
@@ -173,8 +167,7 @@ def guided_step(
         fed_hidden = choice.hidden & ~stop.ended
 
     def write(column: torch.Tensor, value: torch.Tensor) -> None:
-        mask = guided.view(-1, *[1] * (column.dim() - 1))
-        column[slots] = torch.where(mask, value, column[slots])
+        column[slots] = where_rows(guided, value, column[slots])
 
     write(rows.ids[:, :width], chosen_ids)
     write(rows.weights[:, :width], chosen_weights)

@@ -8,7 +8,7 @@ import torch
 
 from soft_sglang.concept_sampler import BatchPlan, ConceptStep, RowParameters, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
-from soft_sglang.kernels.thinking_step import Sampling
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.state_machine import Phase
 

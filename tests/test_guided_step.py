@@ -17,7 +17,7 @@ from test_host_sync import no_host_sync
 
 from soft_sglang.concept_sampler import BatchPlan, ConceptStep, RowParameters, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
-from soft_sglang.kernels import thinking_step
+from soft_sglang.kernels.sampling import Sampling as BatchSampling
 from soft_sglang.kernels.table_rows import ANSWERING, DISCRETE, GUIDED, THINKING
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftThinkingParams, read_request
@@ -94,10 +94,10 @@ def plan_of(rows: Sequence[Row], device: str = "cpu") -> BatchPlan:
     return plan
 
 
-def sampling_of(rows: Sequence[Row], device: str = "cpu") -> thinking_step.Sampling:
+def sampling_of(rows: Sequence[Row], device: str = "cpu") -> BatchSampling:
     columns = [list(column) for column in zip(*(row.sampling for row in rows), strict=True)]
     temperatures, top_ps, top_ks, min_ps = columns
-    return thinking_step.Sampling(
+    return BatchSampling(
         temperatures=torch.tensor(temperatures, device=device)[:, None],
         top_ps=torch.tensor(top_ps, device=device),
         top_ks=torch.tensor(top_ks, dtype=torch.int32, device=device),
@@ -466,7 +466,7 @@ def test_discrete_draws_as_stock_sampling(name: str) -> None:
     logits = torch.randn(VOCAB, generator=torch.Generator().manual_seed(9)) * 1.5
     plan = plan_of([row] * DRAWS)
     batch = ConceptStep(table, plan, slots)
-    sampling = thinking_step.Sampling(*(v.expand(DRAWS, *v.shape[1:]) for v in sampling_of([row])))
+    sampling = BatchSampling(*(v.expand(DRAWS, *v.shape[1:]) for v in sampling_of([row])))
     batch.think(logits.expand(DRAWS, -1), sampling, replace(plan.step, samples=False))
     ids = batch.final_ids(torch.zeros(DRAWS, dtype=torch.int64))
     expected = _stock_distribution(logits, row.sampling)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import ANSWERING, THINKING, TableRows
-from soft_sglang.kernels.thinking_step import Sampling, StepPlan
+from soft_sglang.kernels.thinking_step import StepPlan
 from support.kernel_inputs import PAPER, UNFILTERED
 
 SETTINGS = {"paper": PAPER, "unfiltered": UNFILTERED}

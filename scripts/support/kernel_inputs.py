@@ -7,8 +7,9 @@ import torch
 from soft_sglang.concept_sampler import RowParameters, plan_batch
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import INTEGERS, REALS, THINKING, TableRows
-from soft_sglang.kernels.thinking_step import Sampling, StepPlan
+from soft_sglang.kernels.thinking_step import StepPlan
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftRequest
 

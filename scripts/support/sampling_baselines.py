@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from soft_sglang.kernels.thinking_step import Sampling
+from soft_sglang.kernels.sampling import Sampling
 from support.kernel_inputs import TOP_K_OFF, Setting
 
 

@@ -1,5 +1,8 @@
 """COCONUT, training-free: the last hidden state is the next input."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from soft_sglang.policies.policy import Choice, Policy, PolicyStep, alone
@@ -20,7 +23,7 @@ class CoconutTF(Policy):
     defaults = {"early_stopping_entropy_threshold": 0}
     feeds_hidden = True
 
-    def columns(self, max_topk: int, values: object) -> int:
+    def columns(self, max_topk: int, values: Mapping[str, Any]) -> int:
         """One."""
         return 1
 

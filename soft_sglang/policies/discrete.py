@@ -1,5 +1,8 @@
 """Chain of thought, one token at a time, under the same Cold Stop as soft thinking."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from soft_sglang.policies.policy import Choice, Policy, PolicyStep, alone
 
 
@@ -12,7 +15,7 @@ class Discrete(Policy):
 
     name = "discrete"
 
-    def columns(self, max_topk: int, values: object) -> int:
+    def columns(self, max_topk: int, values: Mapping[str, Any]) -> int:
         """One."""
         return 1
 

@@ -3,7 +3,7 @@
 import math
 
 from soft_sglang.fields import Field, Kind
-from soft_sglang.policies.policy import Choice, Policy, PolicyStep
+from soft_sglang.policies.policy import Choice, Policy, PolicyStep, one_hot
 
 
 class MixtureOfInputs(Policy):
@@ -29,7 +29,7 @@ class MixtureOfInputs(Policy):
         """Blend the drawn token with the distribution."""
         beta = step.parameters["moi_beta"].float()[:, None]
         uncertainty = step.entropy[:, None] / math.log(step.logits.shape[-1])
-        drawn = (step.ids == step.token[:, None]).float()
+        drawn = one_hot(step.ids, step.token)
         p = step.heaviest_with(step.token)
         weights = (uncertainty * p + (beta + 1 - uncertainty) * drawn) / (beta + 1)
         return Choice(step.token, step.ids, weights)

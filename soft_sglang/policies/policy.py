@@ -45,6 +45,8 @@ class PolicyStep:
     """``[B]`` int64, output position of the token to come, from 0."""
     think_end: torch.Tensor
     """``[B]`` int64, the think-end token."""
+    think_end_allowed: torch.Tensor
+    """``[B]`` bool, False where a grammar or a bias forbids it."""
     max_topk: torch.Tensor
     """``[B]`` int64."""
     parameters: Mapping[str, torch.Tensor]
@@ -152,3 +154,8 @@ class Policy(ABC):
 def alone(token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids ``[B, 1]`` and weights of tokens that are fed as they are."""
     return token[:, None], torch.ones_like(token[:, None], dtype=torch.float32)
+
+
+def one_hot(ids: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """Weights ``[B, C]``: 1 where ``ids`` is the row's token ``[B]``."""
+    return (ids == token[:, None]).float()

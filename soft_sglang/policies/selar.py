@@ -1,9 +1,12 @@
 """SeLaR: soft only where the model is unsure."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from soft_sglang.fields import Field, Kind
-from soft_sglang.policies.policy import Choice, Policy, PolicyStep
+from soft_sglang.policies.policy import Choice, Policy, PolicyStep, one_hot
 
 
 class SeLaR(Policy):
@@ -30,9 +33,9 @@ class SeLaR(Policy):
     parameters = ("selar_topk", "selar_entropy_threshold", "selar_contrastive_weight")
     defaults = {"early_stopping_entropy_threshold": 0}
 
-    def columns(self, max_topk: int, values: object) -> int:
+    def columns(self, max_topk: int, values: Mapping[str, Any]) -> int:
         """The mixture and the emitted token, which need not be in it."""
-        return int(values["selar_topk"]) + 1  # type: ignore[index]
+        return int(values["selar_topk"]) + 1
 
     def choose(self, step: PolicyStep) -> Choice:
         """Choose between the mixture and the drawn token."""
@@ -44,5 +47,5 @@ class SeLaR(Policy):
         first = torch.arange(q.shape[-1], device=q.device) == 0
         others = torch.where(first, 0.0, push[:, None] * q)
         mixture = torch.where(first, 1 - others.sum(dim=-1, keepdim=True), others)
-        drawn = (step.ids == step.token[:, None]).float()
+        drawn = one_hot(step.ids, step.token)
         return Choice(step.token, step.ids, torch.where(unsure[:, None], mixture, drawn))

@@ -7,7 +7,14 @@ import torch
 
 from soft_sglang.fields import Field, Kind
 from soft_sglang.kernels.concept_step import top_candidates
-from soft_sglang.policies.policy import Choice, Policy, PolicyStep, RequestFacts, heaviest_with
+from soft_sglang.policies.policy import (
+    Choice,
+    Policy,
+    PolicyStep,
+    RequestFacts,
+    heaviest_with,
+    one_hot,
+)
 
 _DEFAULT_LENGTH = 32768
 """Largest number of new tokens where a request gives none: the paper's."""
@@ -88,12 +95,11 @@ class SwiReasoning(Policy):
         marker = torch.where(to_explicit, step.think_end, parameters["think_start"].long())
 
         stop = state["stop"] > 0
-        allowed = step.logits.gather(-1, step.think_end[:, None]).squeeze(-1) > -torch.inf
-        token = torch.where(stop & allowed, step.think_end, step.token)
+        token = torch.where(stop & step.think_end_allowed, step.think_end, step.token)
         mixture = heaviest_with(p, ids, token, step.max_topk)
-        drawn = (ids == token[:, None]).float()
+        drawn = one_hot(ids, token)
         weights = torch.where((explicit & ~to_explicit)[:, None], drawn, share * mixture)
-        marked = (ids == marker[:, None]).float()
+        marked = one_hot(ids, marker)
         weights = weights + (1 - share) * marked
         beside = (1 - share) * (1 - marked.sum(dim=-1, keepdim=True))
         return Choice(

@@ -13,8 +13,9 @@ from random_inputs import DEVICE, generator
 
 from soft_sglang.kernels import noise, thinking_step_triton
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import INTEGERS, REALS, TableRows
-from soft_sglang.kernels.thinking_step import Sampling, StepPlan, StepResult, thinking_step_torch
+from soft_sglang.kernels.thinking_step import StepPlan, StepResult, thinking_step_torch
 from soft_sglang.state_machine import Phase, ThinkingState
 
 TOP_K_OFF = 1 << 30
