@@ -1,5 +1,6 @@
 """At most one engine at a time: SGLang's shutdown kills every child of its process."""
 
+import atexit
 from typing import Any
 
 import pytest
@@ -35,6 +36,8 @@ class EngineHouse:
         """Shut the running engine down."""
         if self._engine is not None:
             self._engine.shutdown()
+            # at exit it would do so once more, and log to a file that pytest has closed by then
+            atexit.unregister(self._engine.shutdown)
         self._engine = self._key = None
 
 
