@@ -162,7 +162,7 @@ def filtered(
     top_p: torch.Tensor,
     min_p: torch.Tensor,
     vocab_size: int,
-    joint: bool = False,
+    joint: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Top-k, top-p and min-p in this order; ``[B, C]``, not renormalised.
 
@@ -171,12 +171,15 @@ def filtered(
         mass: ``[B]``, of the whole vocabulary, in the unit of ``p``.
         top_k, top_p, min_p: ``[B]``.
         vocab_size: a top-k of at least that many is off.
-        joint: top-p is a share of the whole mass, not of that within top-k.
+        joint: ``[B]`` bool, rows whose top-p is a share of the whole mass instead of that within
+            top-k; None: none.
     """
     rank = torch.arange(p.shape[-1], device=p.device)
     p = torch.where(rank < top_k[:, None], p, 0.0)
-    if not joint:
-        mass = torch.where(top_k < vocab_size, p.sum(dim=-1), mass)
+    renormalised = top_k < vocab_size
+    if joint is not None:
+        renormalised = renormalised & ~joint
+    mass = torch.where(renormalised, p.sum(dim=-1), mass)
     before = (torch.cumsum(p, dim=-1) - p) / mass[:, None]
     # the first token always stays, and a top-p of 1 keeps all: rounding can make `before` 1
     top_p = top_p[:, None]

@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 import torch
 
-_AFTER_THINKING = ("answer_temperature", "answer_top_p", "answer_top_k", "answer_min_p")
-"""Parameters of a table row, in the order of :class:`Sampling`."""
-
 
 class Sampling(NamedTuple):
     """Sampling parameters of a batch, as SGLang keeps them."""
@@ -34,8 +31,21 @@ class Sampling(NamedTuple):
 
         ``parameters``: of the rows, from ``TableRows.parameters``.
         """
-        columns = []
-        for own, name in zip(self, _AFTER_THINKING, strict=True):
+
+        def chosen(own: torch.Tensor, name: str) -> torch.Tensor:
             after = parameters[name].to(own.dtype).view(own.shape)
-            columns.append(torch.where(answering.view(own.shape), after, own))
-        return Sampling(*columns)
+            return torch.where(answering.view(own.shape), after, own)
+
+        return Sampling(
+            temperatures=chosen(self.temperatures, "answer_temperature"),
+            top_ps=chosen(self.top_ps, "answer_top_p"),
+            top_ks=chosen(self.top_ks, "answer_top_k"),
+            min_ps=chosen(self.min_ps, "answer_min_p"),
+        )
+
+    def joint(self, all_rows: bool) -> torch.Tensor:
+        """``[B]`` bool, rows whose tokens are drawn with top-p as a share of the whole mass.
+
+        ``all_rows``: see ``StepPlan.joint_filters``. A row's own min-p decides, not a neighbour's.
+        """
+        return torch.ones_like(self.min_ps, dtype=torch.bool) if all_rows else self.min_ps <= 0

@@ -49,7 +49,8 @@ class StepPlan:
     seeded_answers: bool = False
     """ANSWERING rows that are sampled here draw by their own seed and position."""
     joint_filters: bool = True
-    """Rows that are not THINKING: top-p is a share of the whole mass, not of that within top-k."""
+    """Rows that are not THINKING and have a min-p: top-p is a share of the whole mass, not of that
+    within top-k. It always is where there is no min-p."""
 
 
 class StepResult(NamedTuple):
@@ -214,7 +215,8 @@ def _sampled(
     """``[B]`` ids drawn from the filtered distributions."""
     p, ids, mass, _ = candidates
     temperatures, top_p, top_k, min_p = sampling
-    kept = filtered(p, mass, top_k, top_p, min_p, logits.shape[-1], joint=plan.joint_filters)
+    joint = sampling.joint(plan.joint_filters)
+    kept = filtered(p, mass, top_k, top_p, min_p, logits.shape[-1], joint)
     uniform = noise.sampling_uniform(seeds, 3)
     token = ids.gather(-1, _drawn(kept.double(), uniform[:, :1])).squeeze(-1)
     if plan.with_unfiltered:

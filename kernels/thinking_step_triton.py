@@ -232,7 +232,7 @@ def thinking_step_kernel(
 
     # top-k, top-p, min-p
     p = tl.where(rank < top_k, p, 0.0)
-    renormalise = (top_k < vocab_size) & (thinking | (joint_filters == 0))
+    renormalise = (top_k < vocab_size) & (thinking | ((joint_filters == 0) & (min_p > 0.0)))
     mass = tl.where(renormalise, tl.sum(p, axis=0), mass)
     before = (tl.cumsum(p, axis=0) - p) / mass
     bound = tl.where(top_p < 1.0, top_p, float("inf"))  # rounding can make `before` 1

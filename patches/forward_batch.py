@@ -9,7 +9,7 @@ import torch
 from soft_sglang.concept_sampler import BatchPlan, RowParameters, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.request import trace_of
+from soft_sglang.patches.request import effective_top_k, trace_of
 from soft_sglang.trace import Concept
 
 _PLAN = "soft_thinking_plan"
@@ -125,9 +125,8 @@ def _parameters(req: Any) -> RowParameters:
     if trace is not None:
         return RowParameters(trace.params, trace.top_k, trace.answer)
     own = req.sampling_params
-    return RowParameters(
-        None, own.top_k, AnswerSampling(own.temperature, own.top_p, own.top_k, own.min_p)
-    )
+    top_k = effective_top_k(own.top_k, req.vocab_size)
+    return RowParameters(None, top_k, AnswerSampling(own.temperature, own.top_p, top_k, own.min_p))
 
 
 def _row_start(req: Any) -> RowStart:

@@ -39,8 +39,8 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     self.soft_thinking = RequestTrace(
         params,
         prompt_len=len(self.origin_input_ids),
-        answer=_answer_sampling(params),
-        top_k=_top_k(self),
+        answer=_answer_sampling(params, self.vocab_size),
+        top_k=effective_top_k(sampling.top_k, self.vocab_size),
     )
     metrics = metrics_for(self)
     if metrics is not None:
@@ -64,15 +64,14 @@ def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any)
     return min(max_prefix_len, trace.prompt_len)
 
 
-def _top_k(req: Any) -> int:
-    """``top_k`` of a request; a larger one than the vocabulary is off, and costs nothing."""
+def effective_top_k(top_k: int, vocab_size: int | None) -> int:
+    """A ``top_k`` as SGLang normalises it; one that is no filter is off, and costs nothing."""
     from sglang.srt.sampling.sampling_params import TOP_K_ALL
 
-    top_k: int = req.sampling_params.top_k
-    return TOP_K_ALL if req.vocab_size is not None and top_k >= req.vocab_size else top_k
+    return TOP_K_ALL if vocab_size is not None and top_k >= vocab_size else top_k
 
 
-def _answer_sampling(params: SoftThinkingParams) -> AnswerSampling:
+def _answer_sampling(params: SoftThinkingParams, vocab_size: int | None) -> AnswerSampling:
     """The answer's sampling parameters, as SGLang normalises them (temperature 0 is top-k 1)."""
     from sglang.srt.sampling.sampling_params import SamplingParams
 
@@ -82,4 +81,5 @@ def _answer_sampling(params: SoftThinkingParams) -> AnswerSampling:
         top_k=params.after_thinking_top_k,
         min_p=params.after_thinking_min_p,
     )
-    return AnswerSampling(normal.temperature, normal.top_p, normal.top_k, normal.min_p)
+    top_k = effective_top_k(normal.top_k, vocab_size)
+    return AnswerSampling(normal.temperature, normal.top_p, top_k, normal.min_p)

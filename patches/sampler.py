@@ -52,8 +52,8 @@ class SamplingStep:
             and not return_logprob
             and is_plain_sampling(sampler, _backend(), sampling_info)
         )
-        # flashinfer's samplers renormalise after top-k only where there is a min-p
-        joint = not (_backend() == "flashinfer" and sampling_info.need_min_p_sampling)
+        # flashinfer's samplers renormalise after top-k where there is a min-p
+        joint = _backend() != "flashinfer"
         self._plan = replace(self._plan, samples=samples, joint_filters=joint)
         return samples
 

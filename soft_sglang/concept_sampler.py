@@ -85,7 +85,12 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             seeded_answers=samples and any(params.seeded for params, _ in soft),
         ),
         with_answer_sampling=any(params.separate_answer for params, _ in soft),
-        guided=plan_guided([(row.soft, row.top_k) for row in rows], positions, device, _TOP_K_OFF),
+        guided=plan_guided(
+            [(row.soft, row.top_k, row.answer.top_k) for row in rows],
+            positions,
+            device,
+            _TOP_K_OFF,
+        ),
     )
 
 

@@ -39,7 +39,7 @@ class GuidedPlan:
 
 
 def plan_guided(
-    rows: Sequence[tuple[SoftThinkingParams | None, int]],
+    rows: Sequence[tuple[SoftThinkingParams | None, int, int]],
     positions: Sequence[int],
     device: torch.device,
     off: int,
@@ -47,7 +47,7 @@ def plan_guided(
     """Group the guided rows of a batch by policy.
 
     Args:
-        rows: of the batch, parameters and top-k.
+        rows: of the batch, parameters, top-k while thinking and in the answer.
         positions: the rows of the batch's plan, ascending.
         device: the table's.
         off: smallest top-k that means none.
@@ -69,11 +69,10 @@ def plan_guided(
         ).to(device, non_blocking=True)
         candidates = 1
         for position in group:
-            params, top_k = rows[position]
+            params, top_k, answer_top_k = rows[position]
             assert params is not None
-            answer_top_k = params.after_thinking_top_k if policy.mixes_answer else 1
-            for k in (top_k, answer_top_k):
-                candidates = max(candidates, k if 0 < k < off else _CANDIDATES)
+            for k in (top_k, answer_top_k) if policy.mixes_answer else (top_k,):
+                candidates = max(candidates, k if k < off else _CANDIDATES)
             candidates = max(candidates, params.policy_columns, params.max_topk)
         plans.append(GuidedPlan(policy, tuple(group), indices[0], indices[1], candidates))
     return tuple(plans)
@@ -133,7 +132,7 @@ def guided_step(
         PolicyStep(
             logits=logits,
             p=kept / kept.sum(dim=-1, keepdim=True),
-            drawable=filtered(p, *filters, joint=joint_filters),
+            drawable=filtered(p, *filters, own.joint(joint_filters)),
             ids=ids,
             entropy=entropy,
             seed=named["seed"],

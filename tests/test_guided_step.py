@@ -575,6 +575,23 @@ def test_what_the_ranks_agree_on_is_what_counts() -> None:
             assert torch.equal(kept.fed_hidden, of_other.fed_hidden)
 
 
+@pytest.mark.parametrize(
+    ("policy", "answer", "expected"),
+    [
+        ("mixture_of_inputs", GREEDY, 12),
+        ("mixture_of_inputs", Sampling(0.9, 20), 20),
+        ("mixture_of_inputs", Sampling(), 1024),
+        ("discrete", Sampling(), 12),  # its answer is not this step's business
+    ],
+)
+def test_no_more_candidates_than_the_sampling_asks_for(
+    policy: str, answer: Sampling, expected: int
+) -> None:
+    request = GuidedRequest(policy, [], sampling=Sampling(0.7, 12), answer=answer)
+    (guided,) = plan_of([Row(1, request)]).guided
+    assert guided.candidates == expected
+
+
 @pytest.mark.parametrize("samples", [False, True])
 def test_a_step_does_not_wait_for_the_device(samples: bool) -> None:
     rows = [

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sglang.srt.layers.sampler import Sampler
 
+from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.patches.sampler import is_plain_sampling
 
 
@@ -42,3 +43,12 @@ def test_plain_sampling(
 ) -> None:
     info = SimpleNamespace(**{**PLAIN, **changes})
     assert is_plain_sampling(used, backend, info) is expected
+
+
+@pytest.mark.parametrize(
+    ("all_rows", "expected"), [(True, [True, True, True]), (False, [True, False, True])]
+)
+def test_a_rows_own_min_p_decides_how_it_is_filtered(all_rows: bool, expected: list[bool]) -> None:
+    one = torch.ones(3)
+    sampling = Sampling(one[:, None], one, one.int(), torch.tensor([0.0, 0.1, 0.0]))
+    assert sampling.joint(all_rows).tolist() == expected

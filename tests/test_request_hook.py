@@ -113,3 +113,4 @@ def test_a_top_k_beyond_the_vocabulary_is_off(top_k, planned):
     )
     start_trace(None, request)
     assert request.soft_thinking.top_k == planned
+    assert request.soft_thinking.answer.top_k == planned

@@ -87,8 +87,8 @@ def _in_support(
         return exists
     temperature = sampling.temperatures.view(-1)
     p, ids, mass, _ = top_candidates(logits, temperature, plan.candidates)
-    filters = sampling.top_ks.long(), sampling.top_ps, sampling.min_ps
-    kept = filtered(p, mass, *filters, case.vocab, joint=plan.joint_filters) > 0
+    filters = sampling.top_ks, sampling.top_ps, sampling.min_ps
+    kept = filtered(p, mass, *filters, case.vocab, sampling.joint(plan.joint_filters)) > 0
     return exists & ((ids == token[:, None]) & kept).any(dim=-1)
 
 

@@ -43,9 +43,8 @@ class Setting:
         row = RowParameters(params, self.top_k, answer)
         plan = plan_batch([row], torch.device("cpu"))
         assert plan is not None
-        # where there is a min-p, flashinfer's samplers renormalise after each filter
-        joint = self.min_p == 0
-        return replace(plan.step, samples=plan.step.samples and samples, joint_filters=joint)
+        # as under flashinfer, which the GPUs have
+        return replace(plan.step, samples=plan.step.samples and samples, joint_filters=False)
 
     def sampling(self, batch: int, device: torch.device | str) -> Sampling:
         """SGLang's tensors of a batch."""

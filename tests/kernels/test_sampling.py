@@ -39,11 +39,11 @@ def sampling_row(request: Request) -> Row:
 def distribution(logits: torch.Tensor, row: Row, joint: bool) -> dict[int, float]:
     """The filtered distribution in float64.
 
-    Joint: every filter looks at the probabilities as they are. Else each looks at those that the
-    one before has left, renormalised, as in a concept.
+    Joint: every filter looks at the probabilities as they are. Else, with a min-p, each looks at
+    those that the one before has left, renormalised, as in a concept.
     """
     scores = logits.double().numpy() / row.temperature
-    if not joint:
+    if not joint and row.min_p > 0:
         kept = concept(logits.double().numpy(), replace(row, max_topk=len(scores)))
         return dict(zip(kept.ids, kept.weights, strict=True))
     p = np.exp(scores - scores.max())
