@@ -21,7 +21,8 @@ class SharpenedThinking(Policy):
     def choose(self, step: PolicyStep) -> Choice:
         """Sharpen the concept of every row; each row has a sharpness of its own."""
         weights = step.heaviest()
-        sharp = weights ** step.parameters["sharpness"].float()[:, None]
+        relative = weights / weights[:, :1]  # the heaviest's power must not vanish
+        sharp = relative ** step.parameters["sharpness"].float()[:, None]
         sharp = sharp.where(weights > 0, 0.0)  # 0 ** 0 is 1
         return Choice(step.ids[:, 0], step.ids, sharp / sharp.sum(dim=-1, keepdim=True))
 

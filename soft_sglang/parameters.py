@@ -23,6 +23,8 @@ WIRE_KEY = "__soft_thinking__"
 _INT32_MAX = 2**31 - 1
 _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 """SGLang's."""
+_DEFAULT_LENGTH = 128
+"""SGLang's ``max_new_tokens`` of a request that does not have the field."""
 
 
 def request_fields(options: ServerOptions) -> Mapping[str, Field]:
@@ -183,7 +185,7 @@ class SoftRequest:
         policy_parameters: tuple[float, ...] = ()
         columns = 0
         if policy is not None:
-            facts = RequestFacts(own.get("max_new_tokens"), token_id)
+            facts = RequestFacts(own.get("max_new_tokens", _DEFAULT_LENGTH), token_id)
             values = {field.name: self._value(field.name) for field in policy.fields}
             policy_parameters = policy.resolve(values, facts)
             columns = policy.columns(max_topk, values)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from policy_oracle import POLICIES
+from sglang.srt.sampling.sampling_params import SamplingParams
 
 from soft_sglang.fields import Field, Kind
 from soft_sglang.options import ServerOptions
@@ -168,7 +169,13 @@ def test_the_parameters_of_a_policy() -> None:
 
 def test_the_parameters_of_swi_reasoning() -> None:
     """The blends grow over the request's new tokens; a token is only looked up where it is fed."""
-    assert resolved(policy="swi_reasoning").policy_parameters == (1.0, 0.7, 512, -1, 0, 32768)
+
+    def length(own):
+        return resolved(own=own, policy="swi_reasoning").policy_parameters[-1]
+
+    assert resolved(policy="swi_reasoning").policy_parameters[:-1] == (1.0, 0.7, 512, -1, 0)
+    assert length({}) == SamplingParams().max_new_tokens
+    assert length({"max_new_tokens": None}) == 32768  # no limit
     own = {"max_new_tokens": 100}
     soft = {"policy": "swi_reasoning", "swi_beta": 0.5, "swi_window_size": 4}
     assert resolved(own=own, **soft).policy_parameters == (1.0, 0.5, 4, -1, 0, 100)

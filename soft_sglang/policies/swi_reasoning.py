@@ -17,7 +17,7 @@ from soft_sglang.policies.policy import (
 )
 
 _DEFAULT_LENGTH = 32768
-"""Largest number of new tokens where a request gives none: the paper's."""
+"""Number of new tokens over which the blends of an unlimited request grow: the paper's limit."""
 
 
 class SwiReasoning(Policy):

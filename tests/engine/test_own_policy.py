@@ -37,12 +37,17 @@ def _concepts(engine, *softs):
 def test_the_example(engine):
     """Sharpness 1 is soft thinking; 3 is its weights to the third power."""
     mine = {"policy": "sharpened_thinking"}
-    plain, same, sharp = _concepts(engine, {}, {**mine, "sharpness": 1}, {**mine, "sharpness": 3})
+    softs = [{}, *({**mine, "sharpness": sharpness} for sharpness in (1, 3, 100))]
+    plain, same, sharp, alone = _concepts(engine, *softs)
     assert [dict(c) for c in same] == [pytest.approx(dict(c), abs=1e-5) for c in plain]
     total = sum(weight**3 for _, weight in plain[0])
     assert dict(sharp[0]) == pytest.approx({i: w**3 / total for i, w in plain[0]}, abs=1e-5)
     assert len(sharp[0]) == 6
     assert sharp[1] != plain[1]
+    heaviest = plain[0][0][1]
+    total = sum((weight / heaviest) ** 100 for _, weight in plain[0])
+    assert heaviest**100 < 2**-149  # below float32
+    assert alone[0][0][1] == pytest.approx(1 / total, abs=1e-3)
 
 
 def test_its_parameter_is_validated(engine):
