@@ -30,6 +30,10 @@ if [[ -n ${DATA:-} ]]; then
     for name in "${datasets[@]}"; do
         [[ ! -f $DATA/$name.json ]] || data+=(--data "$DATA/$name.json")
     done
+    ((${#data[@]})) || {
+        echo "DATA=$DATA holds none of ${datasets[*]/%/.json}" >&2
+        exit 2
+    }
 else
     data=(--datasets "$(IFS=,; echo "${datasets[*]}")")
 fi

@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_grade(
         commands.add_parser(
-            "grade", help="grade again, or with a judge", description="Grades the answers of a run."
+            "grade",
+            help="grade what has no grade, or with a judge",
+            description="Grades the answers of a run.",
         )
     )
     report = commands.add_parser("report", help="tables and plots from the raw files")

@@ -111,6 +111,11 @@ ARMS: Mapping[str, Arm] = {
 """Every arm, by name, in the order of tables."""
 
 
+def title_of(name: str) -> str:
+    """Name of an arm for readers; an added one's is its own."""
+    return ARMS[name].title if name in ARMS else name
+
+
 def added_arm(name: str, own: Mapping[str, Any]) -> Arm:
     """An arm of the user's: fields of ``soft_thinking``, as they are.
 
@@ -118,10 +123,13 @@ def added_arm(name: str, own: Mapping[str, Any]) -> Arm:
     run's thresholds apply unless the fields have others.
 
     Raises:
-        EvaluationError: the name is taken.
+        EvaluationError: the name is taken, or a field is one that all arms share.
     """
     if name in ARMS:
         raise EvaluationError(f"the arm {name!r} exists already")
+    for field_name in ("enabled", "return_entropies", "think_end_str"):
+        if field_name in own:
+            raise EvaluationError(f"the arm {name!r}: {field_name} is the same in every arm")
     policy = str(own.get("policy", "soft_thinking"))
     cold_stop = policy in ("soft_thinking", "discrete")
     return Arm(name, name, "added", policy=policy, cold_stop=cold_stop, own=dict(own))

@@ -71,6 +71,8 @@ class Client(Protocol):
     """Of what generates: soft_sglang, sglang, torch, transformers."""
     think_end: str
     """What ends thinking."""
+    context_length: int | None
+    """Most tokens of a request, prompt and output together; None: not known."""
 
     def require_soft_thinking(self) -> None:
         """Do nothing if the model can think softly.
@@ -89,8 +91,8 @@ class Client(Protocol):
             ClientError: the request was refused, or broken off.
         """
 
-    async def forget_prompts(self) -> None:
-        """Empty the prefix cache, so that no arm finds its prompts there."""
+    async def forget_prompts(self) -> bool:
+        """Empty the prefix cache, so that no arm finds its prompts there; whether that worked."""
 
     def close(self) -> None:
         """Let go of the model."""

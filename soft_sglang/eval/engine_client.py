@@ -40,6 +40,7 @@ class EngineClient:
         self._engine = engine
         self._tokenizer = engine.tokenizer_manager.tokenizer
         self.think_end = think_end
+        self.context_length: int | None = engine.tokenizer_manager.context_len
         self._think_end_ids = self._tokenizer.encode(think_end, add_special_tokens=False)
         bundled = model_path == MODEL_PATH
         self.model: Mapping[str, Any] = {
@@ -145,9 +146,10 @@ class EngineClient:
         thought = self._tokenizer.decode(thought_ids, skip_special_tokens=False)
         return split(text, self.think_end, thought.count(self.think_end))
 
-    async def forget_prompts(self) -> None:
+    async def forget_prompts(self) -> bool:
         """Empty the prefix cache."""
-        await self._engine.tokenizer_manager.flush_cache(timeout_s=_IDLE_WITHIN)
+        done = await self._engine.tokenizer_manager.flush_cache(timeout_s=_IDLE_WITHIN)
+        return bool(done.success)
 
     def close(self) -> None:
         """Shut the engine down, and with it every child of this process."""

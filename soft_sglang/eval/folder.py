@@ -56,7 +56,7 @@ def begin_or_resume(folder: Path, run: Run) -> None:
         write_run(folder, run)
         return
     before, now = asdict(read_run(folder)), asdict(run)
-    if not read_answers(folder):
+    if next(read_answers(folder), None) is None:
         write_run(folder, run)
         return
     for fields in (before, now):

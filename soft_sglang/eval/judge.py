@@ -9,6 +9,7 @@ import openai
 
 from soft_sglang.eval.client import ClientError
 from soft_sglang.eval.concurrency import for_each
+from soft_sglang.eval.errors import first_line
 from soft_sglang.eval.progress import answer_bar
 from soft_sglang.eval.records import GRADES, Answer, Grade, Lines, read_answers, read_grades
 
@@ -114,6 +115,6 @@ async def _ask(client: openai.AsyncOpenAI, judge: Judge, answer: Answer) -> str:
         )
     except openai.OpenAIError as error:
         raise ClientError(
-            f"the judge at {judge.url} does not answer: {str(error).splitlines()[0]}"
+            f"the judge at {judge.url} does not answer: {first_line(error)}"
         ) from error
     return response.choices[0].message.content or ""

@@ -18,7 +18,7 @@ def grade_all(folder: Path) -> None:
     done = {
         grade.key for grade in read_grades(folder) if (grade.grader, grade.rule) == (GRADER, RULE)
     }
-    answers = [answer for answer in read_answers(folder) if answer.key not in done]
+    answers = [(a.key, a.answer, a.truth) for a in read_answers(folder) if a.key not in done]
     if not answers:
         return
     with (
@@ -26,10 +26,10 @@ def grade_all(folder: Path) -> None:
         GradingWorkers(_processes(len(answers))) as workers,
         answer_bar(len(answers), what="grading") as bar,
     ):
-        for index, verdict in workers.grade([(a.answer, a.truth) for a in answers]):
+        for index, verdict in workers.grade([(answer, truth) for _, answer, truth in answers]):
             grades.append(
                 Grade(
-                    **answers[index].key._asdict(),
+                    **answers[index][0]._asdict(),
                     grader=GRADER,
                     rule=RULE,
                     correct=verdict.correct,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from soft_sglang.eval.arms import ARMS
+from soft_sglang.eval.arms import ARMS, title_of
 from soft_sglang.eval.errors import EvaluationError
 from soft_sglang.eval.records import (
     Answer,
@@ -67,7 +67,7 @@ class Block:
 
     @property
     def title(self) -> str:
-        return ARMS[self.arm].title if self.arm in ARMS else self.arm
+        return title_of(self.arm)
 
     @property
     def complete(self) -> bool:
@@ -180,7 +180,7 @@ def read_models(folders: Sequence[Path]) -> list[Model]:
 
 
 def _read(path: Path) -> _Folder:
-    run, answers = read_run(path), read_answers(path)
+    run, answers = read_run(path), [answer.without_texts() for answer in read_answers(path)]
     folder = _Folder(path, run, answers, read_grades(path), read_timings(path))
     datasets = [dataset["name"] for dataset in run.datasets]
     for answer in answers:

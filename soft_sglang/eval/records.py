@@ -5,15 +5,19 @@ cuts it off before it appends.
 """
 
 import json
+import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from soft_sglang.eval.errors import EvaluationError
 
 FORMAT = 1
 """Version of these files."""
+
+_BLOCK = 1 << 20
 
 RUN, ANSWERS, GRADES, TIMES = "run.json", "answers.jsonl", "grades.jsonl", "times.jsonl"
 
@@ -44,7 +48,7 @@ class Run:
     """Its URL, or ``engine``."""
     engine_args: Mapping[str, Any]
     datasets: Sequence[Mapping[str, Any]]
-    """``name``, ``path``, ``digest``, ``problems`` (how many), ``prompt`` (its name)."""
+    """``name``, ``path``, ``digest``, ``problems`` (how many)."""
     samples: int
     """Per problem and arm."""
     arms: Sequence[str]
@@ -52,7 +56,7 @@ class Run:
     soft_thinking: Mapping[str, Any]
     seed: int
     prompt: Mapping[str, str]
-    """The templates in use, by name."""
+    """The templates in use, by dataset."""
     machine: str
     started: str
     """UTC, ISO 8601."""
@@ -100,6 +104,23 @@ class Answer(Keyed):
     """From the request to its answer, among its neighbours."""
     finished_at: float
     """Unix time."""
+
+    def without_texts(self) -> "Answer":
+        """What statistics need: a large run would not fit into memory with all its texts."""
+        soft_thinking = self.soft_thinking
+        if soft_thinking is not None and soft_thinking.get("entropies") is not None:
+            packed = array("d", soft_thinking["entropies"])
+            soft_thinking = {**soft_thinking, "entropies": packed}
+        return replace(
+            self,
+            question="",
+            truth="",
+            request={},
+            text="",
+            thinking=None,
+            answer="",
+            soft_thinking=soft_thinking,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,18 +178,18 @@ def write_run(folder: Path, run: Run) -> None:
     partial.replace(folder / RUN)
 
 
-def read_answers(folder: Path) -> list[Answer]:
+def read_answers(folder: Path) -> Iterator[Answer]:
     """Every answer, in the order of arrival.
 
     Raises:
         RecordError: a line is broken, or an answer is there twice.
     """
-    answers: dict[Key, Answer] = {}
+    keys: set[Key] = set()
     for place, answer in _read(folder / ANSWERS, Answer):
-        if answer.key in answers:
+        if answer.key in keys:
             raise RecordError(f"{place}: {tuple(answer.key)} is there twice")
-        answers[answer.key] = answer
-    return list(answers.values())
+        keys.add(answer.key)
+        yield answer
 
 
 def read_grades(folder: Path) -> list[Grade]:
@@ -196,10 +217,7 @@ class Lines:
     def __init__(self, path: Path) -> None:
         """Open the file and cut off half a line."""
         self._file = path.open("ab+")
-        end = self._file.seek(0, 2)
-        complete = _complete_bytes(path) if end else 0
-        if complete < end:
-            self._file.truncate(complete)
+        self._file.truncate(_complete_bytes(self._file))
 
     def append(self, record: Answer | Grade | Timing) -> None:
         """Append one record."""
@@ -214,9 +232,16 @@ class Lines:
         self._file.close()
 
 
-def _complete_bytes(path: Path) -> int:
+def _complete_bytes(file: BinaryIO) -> int:
     """Length of a file up to the end of its last whole line."""
-    return path.read_bytes().rfind(b"\n") + 1
+    start = file.seek(0, os.SEEK_END)
+    while start:
+        start, end = max(0, start - _BLOCK), start
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+    return 0
 
 
 def _read(path: Path, kind: type[_Record]) -> Iterator[tuple[str, _Record]]:

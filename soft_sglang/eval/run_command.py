@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
         try:
             if any(arm.policy for arm in plan.arms):
                 client.require_soft_thinking()
+            _refuse_too_long(plan, client)
             begin_or_resume(options.out, describe(plan, client, dict(options.engine_arg)))
             client.run(answer_all(client, plan, options.out, options.concurrency))
         finally:
@@ -150,6 +151,15 @@ def _refuse_missing(model_path: str) -> None:
     path = Path(model_path)
     if (model_path.startswith((".", "/", "~")) or model_path.count("/") > 1) and not path.exists():
         raise ClientError(f"there is no model at {model_path}")
+
+
+def _refuse_too_long(plan: Plan, client: Client) -> None:
+    length, context = plan.sampling.max_new_tokens, client.context_length
+    if context is not None and length >= context:
+        raise EvaluationError(
+            f"--max-new-tokens must leave room for the prompt in the model's context of {context} "
+            f"tokens, got {length}"
+        )
 
 
 def _refuse_repeated(what: str, names: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Asks what a plan asks and is not answered yet, and writes every answer down as it comes."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,10 @@ from soft_sglang.eval.progress import answer_bar
 from soft_sglang.eval.records import ANSWERS, TIMES, Answer, Key, Lines, Timing, read_answers
 
 _TRIAL_TOKENS = 4
+_WARM_CACHE = (
+    "The prefix cache cannot be emptied between arms (the server is busy with others, wants an "
+    "admin key, or has no /flush_cache): later arms find their prompts there, and seem faster."
+)
 
 
 async def answer_all(client: Client, plan: Plan, folder: Path, concurrency: int) -> None:
@@ -32,6 +37,7 @@ async def answer_all(client: Client, plan: Plan, folder: Path, concurrency: int)
         RecordError: the folder's answers are broken.
     """
     done = {answer.key for answer in read_answers(folder)}
+    warned = False
     blocks = [
         (dataset, arm, [pair for pair in plan.keys(dataset, arm) if pair[0] not in done])
         for dataset, arm in plan.blocks()
@@ -47,14 +53,13 @@ async def answer_all(client: Client, plan: Plan, folder: Path, concurrency: int)
     ):
         for dataset, arm, keys in blocks:
             if keys:
-                await client.forget_prompts()
+                if not await client.forget_prompts() and not warned:
+                    warned = True
+                    bar.write(_WARM_CACHE, file=sys.stderr)
                 bar.set_description(f"{dataset.name} {arm.name}")
                 block = _Block(client, plan, dataset, arm, answers, bar)
-                try:
-                    await block.run(keys, concurrency)
-                finally:
-                    if block.answers:
-                        times.append(block.timing())
+                await block.run(keys, concurrency)
+                times.append(block.timing())  # of one that is broken off, tokens would be missing
 
 
 async def _try_every_arm(client: Client, plan: Plan) -> None:

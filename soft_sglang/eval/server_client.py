@@ -10,6 +10,7 @@ import openai
 
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
+from soft_sglang.eval.errors import first_line
 from soft_sglang.eval.separation import end_of_thinking, split
 from soft_sglang.options import DEFAULT_THINK_END
 
@@ -45,7 +46,8 @@ class ServerClient:
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=httpx.Timeout(60, connect=_TO_CONNECT),
         ) as http:
-            name = model or self._first_model(http)
+            listed = self._models(http)
+            name = model or str(listed[0]["id"])
             self._info = _get(http, "/soft_thinking_info")
             model_info = _get(http, "/model_info") or {}
             server_info = _get(http, "/server_info") or {}
@@ -59,6 +61,8 @@ class ServerClient:
             "digest": None,
         }
         self._served_name = name
+        lengths = [entry.get("max_model_len") for entry in listed if entry.get("id") == name]
+        self.context_length: int | None = lengths[0] if lengths else None
         self.versions: Mapping[str, str | None] = {
             "soft_sglang": (self._info or {}).get("version"),
             "sglang": server_info.get("version"),
@@ -163,9 +167,10 @@ class ServerClient:
         content = (await self._post("/detokenize", json=request)).json()
         return str(content["text"])
 
-    async def forget_prompts(self) -> None:
+    async def forget_prompts(self) -> bool:
         """Empty the prefix cache, where the server can."""
-        await self._post("/flush_cache", params={"timeout": _IDLE_WITHIN})
+        response = await self._post("/flush_cache", params={"timeout": _IDLE_WITHIN})
+        return response.status_code == 200
 
     async def _post(self, route: str, **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self._key}"}
@@ -178,11 +183,14 @@ class ServerClient:
     def close(self) -> None:
         """Nothing to let go of: the server is not ours."""
 
-    def _first_model(self, http: httpx.Client) -> str:
+    def _models(self, http: httpx.Client) -> list[dict[str, Any]]:
+        """At least one, each with its ``id``."""
         try:
             response = http.get("/v1/models")
             response.raise_for_status()
-            return str(response.json()["data"][0]["id"])
+            models: list[dict[str, Any]] = response.json()["data"]
+            str(models[0]["id"])
+            return models
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
             raise ClientError(
@@ -234,4 +242,4 @@ def _message(error: openai.APIStatusError) -> str:
         inner = body.get("error", body)
         if isinstance(inner, dict) and inner.get("message"):
             return str(inner["message"]).split("\n", 1)[0]
-    return str(error).split("\n", 1)[0]
+    return first_line(error)

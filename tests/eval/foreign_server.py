@@ -17,7 +17,7 @@ Reply = Callable[[dict[str, Any]], dict[str, Any]]
 class ForeignServer:
     """Listens while it is a context."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, context: int | None = None) -> None:
         self.requests: list[dict[str, Any]] = []
         """Those of chat completions."""
         server = self
@@ -25,7 +25,8 @@ class ForeignServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 known = self.path == "/v1/models"
-                self._send(200 if known else 404, {"data": [{"id": "org/adder"}]} if known else {})
+                models = {"data": [{"id": "org/adder", "max_model_len": context}]}
+                self._send(200 if known else 404, models if known else {})
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))

@@ -95,6 +95,9 @@ def test_added_arm():
     assert not set(COLD) & set(selar)
     with pytest.raises(EvaluationError, match="the arm 'soft' exists already"):
         added_arm("soft", {})
+    for field in ("enabled", "return_entropies", "think_end_str"):
+        with pytest.raises(EvaluationError, match=f"the arm 'x': {field} is the same in every arm"):
+            added_arm("x", {field: True})
 
 
 def test_names():

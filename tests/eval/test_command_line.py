@@ -49,7 +49,7 @@ def complaint(capsys, argv):
 def test_run(command, tmp_path, adder):
     adder.requests.clear()
     assert main([*command, "--samples=2"]) == 0
-    run, answers = read_run(tmp_path / "out"), read_answers(tmp_path / "out")
+    run, answers = read_run(tmp_path / "out"), list(read_answers(tmp_path / "out"))
     assert (run.samples, run.arms, run.model["name"]) == (2, ["cot_stock", "cot_greedy"], "adder")
     assert run.versions["soft_sglang"] is None and run.versions["math_verify"]
     assert len({answer.key for answer in answers}) == len(answers) == 2 * 4 * 2
@@ -163,8 +163,8 @@ def test_a_server_that_goes_away(capsys, command, tmp_path):
         capsys.readouterr()
         assert main([*command, "--concurrency=1"]) == 2
     assert f"the server at {server.url} does not answer" in capsys.readouterr().err
-    assert len(read_answers(tmp_path / "out")) == 1  # of three requests, two tried the arms
-    assert [timing.answers for timing in read_timings(tmp_path / "out")] == [1]
+    assert len(list(read_answers(tmp_path / "out"))) == 1  # of three requests, two tried the arms
+    assert read_timings(tmp_path / "out") == []  # tokens that were broken off are missing
 
 
 def test_a_judge_out_of_reach(capsys, command, tmp_path):
@@ -200,8 +200,23 @@ def test_a_refused_command_may_be_corrected(capsys, command, tmp_path):
         assert read_run(tmp_path / "out").sampling["max_new_tokens"] == 101
         assert main([*command, "--max-new-tokens=100"]) == 0
         assert read_run(tmp_path / "out").sampling["max_new_tokens"] == 100
-        assert len(read_answers(tmp_path / "out")) == 8
+        assert len(list(read_answers(tmp_path / "out"))) == 8
         assert "was 100, is 101" in complaint(capsys, [*command, "--max-new-tokens=101"])
+
+
+def test_answers_that_do_not_fit_the_context(capsys, command, tmp_path):
+    with ForeignServer(add, context=100) as server:
+        command[2] = server.url
+        message = complaint(capsys, [*command, "--max-new-tokens=100"])
+        assert "--max-new-tokens must leave room for the prompt" in message
+        assert "context of 100 tokens, got 100" in message
+        assert not (tmp_path / "out" / "run.json").exists()
+        assert main([*command, "--max-new-tokens=99"]) == 0
+
+
+def test_a_prefix_cache_that_stays_is_told_once(capsys, command):
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("The prefix cache cannot be emptied between arms") == 1
 
 
 MISTAKES = {

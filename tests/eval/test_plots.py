@@ -167,6 +167,15 @@ def test_what_was_not_measured_is_not_drawn(tmp_path):
     assert accuracy_tokens.draw({"alpha": {}}) is None
 
 
+def test_thoughts_are_shown_even_if_no_first_sample_is_there(tmp_path):
+    run = write_run(tmp_path / "run", arms={"soft": Truth()}, datasets={"alpha": 2})
+    answers = [answer for answer in lines(run / "answers.jsonl") if answer["sample"]]
+    write_lines(run / "answers.jsonl", answers)
+    figure = entropy_steps.draw(read_models([run])[0].datasets["alpha"])
+    assert figure is not None
+    assert len(figure.axes[0].collections) == 2
+
+
 @pytest.mark.parametrize("largest", [0, 1, 7, 49, 50, 51, 12345])
 def test_bins_of_counts_hold_the_same_whole_numbers_each(largest):
     edges = style.whole_bins(largest, 50)

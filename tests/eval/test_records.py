@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from soft_sglang.eval import records
 from soft_sglang.eval.folder import begin_or_resume, opened
 from soft_sglang.eval.records import (
     ANSWERS,
@@ -74,7 +75,7 @@ def test_round_trip(tmp_path):
     append(tmp_path, GRADES, GRADE)
     append(tmp_path, TIMES, TIMING, TIMING)
     assert read_run(tmp_path) == RUN_RECORD
-    assert read_answers(tmp_path)[0] == ANSWER
+    assert next(read_answers(tmp_path)) == ANSWER
     assert [answer.key.sample for answer in read_answers(tmp_path)] == [0, 1]
     assert read_grades(tmp_path) == [GRADE]
     assert read_timings(tmp_path) == [TIMING, TIMING]
@@ -83,19 +84,37 @@ def test_round_trip(tmp_path):
 def test_an_answer_is_in_the_file_at_once(tmp_path):
     with Lines(tmp_path / ANSWERS) as lines:
         lines.append(ANSWER)
-        assert read_answers(tmp_path) == [ANSWER]
+        assert list(read_answers(tmp_path)) == [ANSWER]
 
 
 @pytest.mark.parametrize("cut", [1, 30, 10_000])
-def test_half_a_line_is_dropped_and_written_again(tmp_path, cut):
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_half_a_line_is_dropped_and_written_again(tmp_path, monkeypatch, cut, block):
+    monkeypatch.setattr(records, "_BLOCK", block)
     append(tmp_path, ANSWERS, ANSWER, replace(ANSWER, sample=1))
     path = tmp_path / ANSWERS
     whole = path.read_bytes()
     first = whole.index(b"\n") + 1
     path.write_bytes(whole[: max(first, len(whole) - cut)])
-    assert read_answers(tmp_path) == [ANSWER]
+    assert list(read_answers(tmp_path)) == [ANSWER]
     append(tmp_path, ANSWERS, replace(ANSWER, sample=1))
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"x" * 100])
+def test_a_file_without_a_whole_line_is_emptied(tmp_path, content):
+    (tmp_path / ANSWERS).write_bytes(content)
+    append(tmp_path, ANSWERS, ANSWER)
+    assert list(read_answers(tmp_path)) == [ANSWER]
+
+
+def test_an_answer_without_texts_has_the_numbers():
+    lean = ANSWER.without_texts()
+    texts = {"question": "", "truth": "", "request": {}, "text": "", "thinking": None, "answer": ""}
+    assert replace(lean, soft_thinking=None) == replace(ANSWER, **texts, soft_thinking=None)
+    assert list(lean.soft_thinking.pop("entropies")) == ANSWER.soft_thinking["entropies"]
+    assert lean.soft_thinking == {"steps": 2, "end": "think_end", "mean_entropy": 0.5}
+    assert replace(ANSWER, soft_thinking=None).without_texts().soft_thinking is None
 
 
 def test_broken_lines_are_named(tmp_path):
@@ -110,7 +129,7 @@ def test_broken_lines_are_named(tmp_path):
     ):
         (tmp_path / ANSWERS).write_text(content)
         with pytest.raises(RecordError, match=complaint):
-            read_answers(tmp_path)
+            list(read_answers(tmp_path))
 
 
 def test_the_last_grade_of_a_grader_counts(tmp_path):

@@ -29,7 +29,7 @@ FINISHES_WITHIN = 300
 
 
 def by_key(folder, arms=None):
-    answers = read_answers(folder)
+    answers = list(read_answers(folder))
     keyed = {answer.key: answer for answer in answers if arms is None or answer.arm in arms}
     assert arms is not None or len(keyed) == len(answers)
     return keyed

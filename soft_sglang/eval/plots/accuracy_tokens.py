@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from soft_sglang.eval.arms import title_of
 from soft_sglang.eval.measurements import BASELINE
 from soft_sglang.eval.plots.labels import Label, place
-from soft_sglang.eval.plots.style import GREY, look, panels, plain_style, spans_decades, title
+from soft_sglang.eval.plots.style import GREY, look, panels, plain_style, spans_decades
 from soft_sglang.eval.statistics import Estimate, Interval
 from soft_sglang.eval.summaries import BlockSummary
 
@@ -131,7 +132,7 @@ def _frame(axes: Axes, close_up: Axes) -> None:
 def _label(arm: str, summary: BlockSummary) -> Label:
     across, up = _bar(summary.tokens), _bar(summary.accuracy)
     return Label(
-        title(arm),
+        title_of(arm),
         summary.tokens.value,
         summary.accuracy.value,
         look(arm).colour,

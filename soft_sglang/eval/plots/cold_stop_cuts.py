@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from soft_sglang.eval.arms import title_of
 from soft_sglang.eval.measurements import BASELINE, Block, Dataset
-from soft_sglang.eval.plots.style import look, panels, plain_style, title, whole_bins
+from soft_sglang.eval.plots.style import look, panels, plain_style, whole_bins
 from soft_sglang.eval.statistics import Floats
 
 _BINS = 50
@@ -42,10 +43,10 @@ def draw(dataset: Dataset) -> Figure | None:
                 _histogram(row[1], arm, shares[arm], share_bins)
                 row[1].axvline(1, color="black", linewidth=0.8, linestyle="--")
                 medians += f", {np.median(shares[arm]):.2f} of CoT" if shares[arm].size else ""
-                row[0].set_title(title(arm))
+                row[0].set_title(title_of(arm))
                 row[1].set_title(f"{found}; {medians}", fontsize=8.5)
             else:
-                row[0].set_title(f"{title(arm)}: {found}; {medians}")
+                row[0].set_title(f"{title_of(arm)}: {found}; {medians}")
         axes[-1][0].set_xlabel("step at which Cold Stop ends thinking")
         if relative:
             axes[-1][1].set_xlabel("the same, by CoT's mean for the problem")

@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from soft_sglang.eval.arms import title_of
 from soft_sglang.eval.measurements import Block, Dataset
-from soft_sglang.eval.plots.style import GREY, look, panels, plain_style, title
+from soft_sglang.eval.plots.style import GREY, look, panels, plain_style
 from soft_sglang.eval.statistics import Floats
 
 _EXAMPLES = 3
@@ -52,7 +53,7 @@ def draw(dataset: Dataset) -> Figure | None:
         for (left, right), arm in zip(axes, thoughts, strict=True):
             _single(left, arm, examples[arm], max(peak, 1e-3))
             _together(right, arm, bands[arm], max(highest, 1e-3))
-            left.set_title(title(arm))
+            left.set_title(title_of(arm))
             left.set_xlim(0, last)
             right.set_xlim(0, last)
         axes[-1][0].set_xlabel("step of thinking")
@@ -88,8 +89,9 @@ def _together(axes: Axes, arm: str, band: _Band, highest: float) -> None:
 
 
 def _examples(thoughts: _Thoughts) -> list[Floats]:
-    """The first samples of the first problems."""
-    return [thoughts[key] for key in sorted(key for key in thoughts if key[1] == 0)[:_EXAMPLES]]
+    """The first samples of the first problems; others where those are missing."""
+    keys = sorted(thoughts, key=lambda key: (key[1], key[0]))
+    return [thoughts[key] for key in keys[:_EXAMPLES]]
 
 
 def _thoughts(block: Block) -> _Thoughts:

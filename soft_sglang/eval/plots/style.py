@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from soft_sglang.eval.arms import ARMS
 from soft_sglang.eval.statistics import Floats
 
 DPI = 130
@@ -55,11 +54,6 @@ _LOOKS: Mapping[str, Look] = {
 def look(arm: str) -> Look:
     """Of an arm by name."""
     return _LOOKS.get(arm, Look(GREY, "."))
-
-
-def title(arm: str) -> str:
-    """Name of an arm for readers."""
-    return ARMS[arm].title if arm in ARMS else arm
 
 
 @contextmanager

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from soft_sglang.eval.arms import title_of
 from soft_sglang.eval.measurements import Dataset
-from soft_sglang.eval.plots.style import look, panels, plain_style, spans_decades, title, whole_bins
+from soft_sglang.eval.plots.style import look, panels, plain_style, spans_decades, whole_bins
 from soft_sglang.eval.statistics import Floats
 
 _ROW = 0.62
@@ -55,7 +56,7 @@ def draw(dataset: Dataset) -> Figure | None:
             axes.set_xscale("log")
         axes.set_xlim(max(edges[0], 0), edges[-1])
         axes.set_ylim(-len(lengths) + 0.9, 1.0)
-        axes.set_yticks([-row + 0.3 for row in range(len(lengths))], [title(a) for a in lengths])
+        axes.set_yticks([-row + 0.3 for row in range(len(lengths))], [title_of(a) for a in lengths])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_title(f"{dataset.name}: tokens of thinking, all answers", pad=14)

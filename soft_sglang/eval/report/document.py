@@ -27,7 +27,8 @@ _NO_BASELINE = """\
 
 _INCOMPLETE = """\
 **Incomplete.** These arms lack answers or grades. They have no intervals, are compared with nothing
-and are in no average. Running the same command again completes them."""
+and are in no average. Running the same command again completes them; `python -m soft_sglang.eval
+grade FOLDER` grades what there is."""
 
 _ALL_ANSWERS = """\
 pass@1 in percent, and mean tokens of **all** answers, thinking and answer together."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 
+from soft_sglang.eval.arms import title_of
 from soft_sglang.eval.measurements import BASELINE, Model
 from soft_sglang.eval.report import markdown
 from soft_sglang.eval.statistics import Estimate
@@ -33,13 +34,8 @@ def paper_table(results: Sequence[Results], length: Length) -> str:
                 missing = _missing(result.model, column, arm)
                 accuracies.append(_accuracy(summaries, arm) if arm in summaries else missing)
                 lengths.append(_tokens(summaries, arm, length) if arm in summaries else missing)
-            rows.append([title(result.model, arm), *accuracies, *lengths])
+            rows.append([title_of(arm), *accuracies, *lengths])
     return markdown.table(header, rows)
-
-
-def title(model: Model, arm: str) -> str:
-    """Name of an arm for readers."""
-    return next(d.blocks[arm].title for d in model.datasets.values() if arm in d.blocks)
 
 
 def _accuracy(summaries: Mapping[str, Summary], arm: str) -> str:
