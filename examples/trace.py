@@ -45,8 +45,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--question", default="What is 7*48+15?")
     parser.add_argument("--max-topk", type=int, default=5, help="tokens in a concept")
-    parser.add_argument("--temperature", type=float, default=0.6)
-    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, help="if not the server's for its model")
+    parser.add_argument("--top-p", type=float, help="if not the server's for its model")
     parser.add_argument("--noise", choices=["none", "gumbel", "dirichlet"], default="none")
     parser.add_argument("--seed", type=int, help="of the noise and the answer")
     parser.add_argument("--entropy-threshold", type=float, default=0.01, help="of Cold Stop, nats")
@@ -67,13 +67,16 @@ def ask(client: openai.OpenAI, options: argparse.Namespace) -> Any:
         "early_stopping_length_threshold": options.length_threshold,
         "return_concepts": True,
     }
+    sampling = {
+        name: getattr(options, name)
+        for name in ("temperature", "top_p", "seed")
+        if getattr(options, name) is not None
+    }
     return client.chat.completions.create(
         model=client.models.list().data[0].id,
         messages=[{"role": "user", "content": options.question}],
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
         max_tokens=options.max_tokens,
+        **sampling,
         extra_body={"soft_thinking": soft_thinking},
     )
 

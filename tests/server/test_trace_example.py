@@ -31,7 +31,7 @@ def _steps(output):
 
 
 def test_trace_shows_every_step_and_the_answer(server, client):
-    run = _run(server, "--temperature", "1", "--max-topk", "4", "--seed", "1")
+    run = _run(server, *["--temperature", "1", "--top-p", "1", "--max-topk", "4", "--seed", "1"])
     assert run.returncode == 0, run.stderr
     soft = {"max_topk": 4, "return_concepts": True}
     response = chat(client, soft, extra_body={"top_k": 30, "min_p": 0.001}, seed=1)
