@@ -41,6 +41,17 @@ def opened(folder: Path) -> Iterator[None]:
         yield
 
 
+def refuse_other_plan(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Check the fields of a run that are known before a model is loaded.
+
+    Raises:
+        RecordError: naming the first field that differs from the folder's run, if it has answers.
+    """
+    if next(read_answers(folder), None) is not None and (folder / RUN).exists():
+        before = asdict(read_run(folder))
+        _refuse_difference(folder, {name: before[name] for name in fields}, fields)
+
+
 def begin_or_resume(folder: Path, run: Run) -> None:
     """Write ``run.json``, or check that the one that is there says the same.
 
@@ -62,6 +73,10 @@ def begin_or_resume(folder: Path, run: Run) -> None:
     for fields in (before, now):
         if fields["server"] != "engine":
             fields["server"] = "a server"
+    _refuse_difference(folder, before, now)
+
+
+def _refuse_difference(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     difference = _difference(before, now, "")
     if difference:
         raise RecordError(

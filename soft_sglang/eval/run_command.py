@@ -15,7 +15,7 @@ from soft_sglang.eval.client import Client, ClientError, Sampling
 from soft_sglang.eval.datasets import BUNDLED, Dataset, from_file, named
 from soft_sglang.eval.engine_client import EngineClient
 from soft_sglang.eval.errors import EvaluationError
-from soft_sglang.eval.folder import begin_or_resume, opened
+from soft_sglang.eval.folder import begin_or_resume, opened, refuse_other_plan
 from soft_sglang.eval.grade_command import ask_judge, judge_of
 from soft_sglang.eval.machine import describe_machine
 from soft_sglang.eval.marking import grade_all
@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> None:
     judge = judge_of(options)
     plan = make_plan(options)  # before the model: its mistakes are found in no time
     with opened(options.out):
+        refuse_other_plan(options.out, describe_plan(plan))  # likewise
         client = _client(options, plan)
         try:
             if any(arm.policy for arm in plan.arms):
@@ -105,17 +106,24 @@ def describe(plan: Plan, client: Client, engine_args: Mapping[str, Any]) -> Run:
         model=client.model,
         server=client.server,
         engine_args=engine_args,
-        datasets=[_describe_dataset(dataset) for dataset in plan.datasets],
-        samples=plan.samples,
-        arms=[arm.name for arm in plan.arms],
-        added_arms={arm.name: arm.own for arm in plan.arms if arm.name not in ARMS},
-        sampling=plan.sampling.as_dict(),
         soft_thinking={**vars(plan.soft_defaults), "think_end_str": client.think_end},
-        seed=plan.seed,
-        prompt=plan.prompts,
+        **describe_plan(plan),
         machine=describe_machine(),
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """The part of a run's record that does not depend on the model."""
+    return {
+        "datasets": [_describe_dataset(dataset) for dataset in plan.datasets],
+        "samples": plan.samples,
+        "arms": [arm.name for arm in plan.arms],
+        "added_arms": {arm.name: arm.own for arm in plan.arms if arm.name not in ARMS},
+        "sampling": plan.sampling.as_dict(),
+        "seed": plan.seed,
+        "prompt": plan.prompts,
+    }
 
 
 def _describe_dataset(dataset: Dataset) -> dict[str, Any]:

@@ -184,6 +184,9 @@ def test_another_run_in_the_folder(capsys, command):
     assert "seed: was 0, is 1" in complaint(capsys, [*command, "--seed=1"])
     assert "datasets[0].digest" in complaint(capsys, [*command, "--limit=3"])
     assert "sampling.top_k: was 30, is 5" in complaint(capsys, [*command, "--top-k=5"])
+    command[2] = "no url"  # told before the model is asked for
+    assert "samples: was 1, is 2" in complaint(capsys, [*command, "--samples=2"])
+    assert "no server answers" in complaint(capsys, command)
 
 
 def test_a_refused_command_may_be_corrected(capsys, command, tmp_path):
