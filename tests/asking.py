@@ -4,7 +4,7 @@ from typing import Any
 
 import openai
 import pytest
-from tolerances import TRACE_WEIGHT
+from tolerances import BUNDLED_TRACE_WEIGHT
 from traces import close
 
 MODEL = "soft-sglang-bundled"
@@ -76,6 +76,6 @@ def same_trace(got: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether two answers with concepts say the same; weights may differ by rounding."""
     return (
         (got["steps"], got["end"]) == (expected["steps"], expected["end"])
-        and got["mean_entropy"] == pytest.approx(expected["mean_entropy"], **TRACE_WEIGHT)
-        and close(got["concepts"], expected["concepts"])
+        and got["mean_entropy"] == pytest.approx(expected["mean_entropy"], **BUNDLED_TRACE_WEIGHT)
+        and close(got["concepts"], expected["concepts"], BUNDLED_TRACE_WEIGHT)
     )
