@@ -6,7 +6,6 @@ changes; ``ConceptStep`` runs on the device without a host synchronisation.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -17,22 +16,11 @@ from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import where_rows
 from soft_sglang.kernels.thinking_step import StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.row_parameters import TOP_K_OFF, RowParameters
 from soft_sglang.state_machine import Phase
 
 _SAMPLED_CANDIDATES = 256
 """Largest top-k of rows that are sampled together with the concepts."""
-_TOP_K_OFF = 1 << 30
-
-
-class RowParameters(NamedTuple):
-    """What a plan needs to know of one row of a batch."""
-
-    soft: SoftThinkingParams | None
-    """None: a discrete request."""
-    top_k: int
-    """Of the thinking phase; at least 2**30 means off."""
-    answer: AnswerSampling
-    """How the row is sampled while it is not thinking."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
     samples = all(_is_sampled_here(answer) for answer in answers)
     candidates = [_candidates(params, top_k) for params, top_k in soft]
     if samples:
-        candidates += [answer.top_k for answer in answers if answer.top_k < _TOP_K_OFF]
+        candidates += [answer.top_k for answer in answers if answer.top_k < TOP_K_OFF]
     positions = tuple(i for i, row in enumerate(rows) if samples or row.soft is not None)
     index = None
     if len(positions) < len(rows):
@@ -85,19 +73,14 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             seeded_answers=samples and any(params.seeded for params, _ in soft),
         ),
         with_answer_sampling=any(params.separate_answer for params, _ in soft),
-        guided=plan_guided(
-            [(row.soft, row.top_k, row.answer.top_k) for row in rows],
-            positions,
-            device,
-            _TOP_K_OFF,
-        ),
+        guided=plan_guided(rows, positions, device),
     )
 
 
 def _candidates(params: SoftThinkingParams, top_k: int) -> int:
     if params.policy_columns:
         return 1  # not this step's business
-    if top_k < _TOP_K_OFF:
+    if top_k < TOP_K_OFF:
         return max(top_k, params.max_topk)
     if params.noise == "dirichlet":
         return max(DIRICHLET_CANDIDATES, params.max_topk)
@@ -105,7 +88,7 @@ def _candidates(params: SoftThinkingParams, top_k: int) -> int:
 
 
 def _is_unfiltered(answer: AnswerSampling) -> bool:
-    return answer.top_k >= _TOP_K_OFF and answer.top_p >= 1.0 and answer.min_p <= 0.0
+    return answer.top_k >= TOP_K_OFF and answer.top_p >= 1.0 and answer.min_p <= 0.0
 
 
 def _is_sampled_here(answer: AnswerSampling) -> bool:
@@ -134,7 +117,7 @@ class ConceptStep:
         """The batch's sampling parameters with after-thinking ones where a row is ANSWERING."""
         if not self.plan.with_answer_sampling:
             return sampling
-        slots = self._slots if self.plan.index is None else self._slots[self.plan.index]
+        slots = self._rows(self._slots)
         answering = self.table.rows.phase[slots] == Phase.ANSWERING
         parameters = self.table.rows.parameters(slots)
         rows = sampling.of_rows(self.plan.index).after_thinking(answering, parameters)
@@ -175,7 +158,7 @@ class ConceptStep:
             output = _with_guided(output, own, plan.among)
         if agree is not None:
             output = StepResult(*map(agree, output))
-            slots = self._slots if index is None else self._slots[index]
+            slots = self._rows(self._slots)
             guided = self.table.guided if self.plan.guided else ()
             for column in (rows.ids, rows.weights, rows.phase, rows.run, *guided):
                 column[slots] = agree(column[slots])

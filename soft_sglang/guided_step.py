@@ -16,9 +16,9 @@ from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import ANSWERING, GUIDED, where_rows
 from soft_sglang.kernels.thinking_state import advance, is_allowed
 from soft_sglang.kernels.thinking_step import StepResult
-from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.policies.policy import Choice, Policy, PolicyStep
 from soft_sglang.policies.registry import policy_named
+from soft_sglang.row_parameters import TOP_K_OFF, RowParameters
 
 _CANDIDATES = 1024
 """Tokens that are drawn from where top-k is off."""
@@ -39,22 +39,18 @@ class GuidedPlan:
 
 
 def plan_guided(
-    rows: Sequence[tuple[SoftThinkingParams | None, int, int]],
-    positions: Sequence[int],
-    device: torch.device,
-    off: int,
+    rows: Sequence[RowParameters], positions: Sequence[int], device: torch.device
 ) -> tuple[GuidedPlan, ...]:
     """Group the guided rows of a batch by policy.
 
     Args:
-        rows: of the batch, parameters, top-k while thinking and in the answer.
+        rows: of the batch.
         positions: the rows of the batch's plan, ascending.
         device: the table's.
-        off: smallest top-k that means none.
     """
     groups: dict[str, list[int]] = {}
     for position in positions:
-        params = rows[position][0]
+        params = rows[position].soft
         if params is not None and policy_named(params.policy) is not None:
             groups.setdefault(params.policy, []).append(position)
     place = {position: i for i, position in enumerate(positions)}
@@ -69,10 +65,10 @@ def plan_guided(
         ).to(device, non_blocking=True)
         candidates = 1
         for position in group:
-            params, top_k, answer_top_k = rows[position]
+            params, top_k, answer = rows[position]
             assert params is not None
-            for k in (top_k, answer_top_k) if policy.mixes_answer else (top_k,):
-                candidates = max(candidates, k if k < off else _CANDIDATES)
+            for k in (top_k, answer.top_k) if policy.mixes_answer else (top_k,):
+                candidates = max(candidates, k if k < TOP_K_OFF else _CANDIDATES)
             candidates = max(candidates, params.policy_columns, params.max_topk)
         plans.append(GuidedPlan(policy, tuple(group), indices[0], indices[1], candidates))
     return tuple(plans)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from soft_sglang.concept_sampler import BatchPlan, ConceptStep, RowParameters, plan_batch
+from soft_sglang.concept_sampler import BatchPlan, ConceptStep, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.row_parameters import RowParameters
 from soft_sglang.state_machine import Phase
 
 VOCAB = 40

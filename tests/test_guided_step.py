@@ -15,13 +15,14 @@ from scipy import stats
 from sglang.srt.layers.sampler import top_k_top_p_min_p_sampling_from_probs_torch
 from test_host_sync import no_host_sync
 
-from soft_sglang.concept_sampler import BatchPlan, ConceptStep, RowParameters, plan_batch
+from soft_sglang.concept_sampler import BatchPlan, ConceptStep, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.kernels.sampling import Sampling as BatchSampling
 from soft_sglang.kernels.table_rows import ANSWERING, DISCRETE, GUIDED, THINKING
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftThinkingParams, read_request
 from soft_sglang.patches.step_output import DeviceOutput, GuidedOutput
+from soft_sglang.row_parameters import RowParameters
 from soft_sglang.state_machine import Phase
 from soft_sglang.trace import RequestTrace
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from soft_sglang.concept_sampler import RowParameters, plan_batch
+from soft_sglang.concept_sampler import plan_batch
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
 from soft_sglang.kernels.sampling import Sampling
@@ -12,6 +12,7 @@ from soft_sglang.kernels.table_rows import INTEGERS, REALS, THINKING, TableRows
 from soft_sglang.kernels.thinking_step import StepPlan
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftRequest
+from soft_sglang.row_parameters import RowParameters
 
 TOP_K_OFF = 1 << 30
 """SGLang's top-k where a request asks for none."""

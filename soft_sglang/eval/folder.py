@@ -47,7 +47,7 @@ def refuse_other_plan(folder: Path, fields: Mapping[str, Any]) -> None:
     Raises:
         RecordError: naming the first field that differs from the folder's run, if it has answers.
     """
-    if next(read_answers(folder), None) is not None and (folder / RUN).exists():
+    if _has_answers(folder) and (folder / RUN).exists():
         before = asdict(read_run(folder))
         _refuse_difference(folder, {name: before[name] for name in fields}, fields)
 
@@ -67,13 +67,17 @@ def begin_or_resume(folder: Path, run: Run) -> None:
         write_run(folder, run)
         return
     before, now = asdict(read_run(folder)), asdict(run)
-    if next(read_answers(folder), None) is None:
+    if not _has_answers(folder):
         write_run(folder, run)
         return
     for fields in (before, now):
         if fields["server"] != "engine":
             fields["server"] = "a server"
     _refuse_difference(folder, before, now)
+
+
+def _has_answers(folder: Path) -> bool:
+    return next(read_answers(folder), None) is not None
 
 
 def _refuse_difference(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
