@@ -1,1 +1,4 @@
-"""Everything that touches SGLang: one file per upstream target, each patch a documented record."""
+"""Everything that touches SGLang, by the process in which it acts.
+
+One file per upstream target, each patch a documented record; ``plugin.py`` applies them.
+"""

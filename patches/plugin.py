@@ -8,28 +8,32 @@ from soft_sglang.policies.registry import load_modules
 
 
 def _modules() -> list[ModuleType]:
-    from soft_sglang.patches import (
-        cpu_graph,
+    from soft_sglang.patches.front_end import (
         engine,
-        forward_batch,
-        grammar,
         http_server,
-        logprob_processor,
-        metrics,
-        model_runner,
         openai_chat,
         openai_completions,
         openai_protocol,
-        output_streamer,
-        prefill_graph,
-        prefix_cache,
-        request,
-        sampler,
-        sampling_batch,
-        scheduler,
         server_args,
         tokenizer_answers,
         tokenizer_requests,
+    )
+    from soft_sglang.patches.model_worker import (
+        cpu_graph,
+        forward_batch,
+        logprob_processor,
+        model_runner,
+        prefill_graph,
+        sampler,
+    )
+    from soft_sglang.patches.scheduler import (
+        grammar,
+        metrics,
+        output_streamer,
+        prefix_cache,
+        request,
+        sampling_batch,
+        scheduler,
     )
 
     return [

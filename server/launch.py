@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 
 from soft_sglang.patches import plugin
-from soft_sglang.patches.server_args import attach_options, options_of
+from soft_sglang.patches.options import attach_options, options_of
 from soft_sglang.server.arguments import with_defaults
 from soft_sglang.server.redaction import hide_in_arguments
 

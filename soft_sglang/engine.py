@@ -13,7 +13,7 @@ from sglang.srt.entrypoints.engine import Engine as _Engine  # noqa: E402
 from sglang.srt.server_args import ServerArgs  # noqa: E402
 
 from soft_sglang.patches import plugin  # noqa: E402
-from soft_sglang.patches.server_args import attach_options  # noqa: E402
+from soft_sglang.patches.options import attach_options  # noqa: E402
 
 
 class Engine(_Engine):

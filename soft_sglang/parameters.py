@@ -12,15 +12,14 @@ from soft_sglang.fields import Field, Kind
 from soft_sglang.options import ServerOptions
 from soft_sglang.policies.policy import Policy, RequestFacts
 from soft_sglang.policies.registry import SOFT_THINKING, policy_named, registered
+from soft_sglang.request_fields import POLICY, own_fields
 
-NOISES = ("none", "gumbel", "dirichlet")
 REQUEST_KEY = "soft_thinking"
 """The field of a request that asks for soft thinking, and of its answer."""
 
 WIRE_KEY = "__soft_thinking__"
 """Key of ``custom_params`` under which complete parameters travel; requests cannot write it."""
 
-_INT32_MAX = 2**31 - 1
 _SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 """SGLang's."""
 _DEFAULT_LENGTH = 128
@@ -35,22 +34,9 @@ def request_fields(options: ServerOptions) -> Mapping[str, Field]:
 @cache
 def _request_fields(options: ServerOptions, policies: tuple[Policy, ...]) -> Mapping[str, Field]:
     fields = (
-        Field("enabled", Kind.BOOLEAN, default=True),
-        Field("max_topk", Kind.INTEGER, low=1, high=options.max_topk, default=options.concept_size),
-        Field("early_stopping_entropy_threshold", Kind.NUMBER, low=0, high=1e6, default=0.01),
-        Field("early_stopping_length_threshold", Kind.INTEGER, low=1, high=_INT32_MAX, default=256),
-        Field("think_end_str", Kind.TEXT, default=options.think_end_str),
-        Field("after_thinking_temperature", Kind.NUMBER, low=0, high=1e6),
-        Field("after_thinking_top_p", Kind.NUMBER, above=0, high=1),
-        Field("after_thinking_top_k", Kind.INTEGER, low=1, high=_INT32_MAX, also=-1),
-        Field("after_thinking_min_p", Kind.NUMBER, low=0, high=1),
-        Field("noise", Kind.CHOICE, choices=NOISES, default=options.default_noise),
-        Field("gumbel_softmax_temperature", Kind.NUMBER, low=1e-6, high=1e6, default=0.5),
-        Field("dirichlet_alpha", Kind.NUMBER, low=1e-6, high=1e6, default=1.0),
-        Field("return_concepts", Kind.BOOLEAN, default=False),
-        Field("return_entropies", Kind.BOOLEAN, default=False),
+        *own_fields(options),
         Field(
-            "policy",
+            POLICY,
             Kind.CHOICE,
             choices=(SOFT_THINKING, *(policy.name for policy in policies)),
             default=SOFT_THINKING,

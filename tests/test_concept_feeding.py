@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from soft_sglang.concept_table import ConceptTable
-from soft_sglang.patches.embedding import ConceptEmbedding
-from soft_sglang.patches.forward_batch import ConceptInputs, Mixtures
+from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
+from soft_sglang.patches.model_worker.forward_batch import ConceptInputs, Mixtures
 
 
 class Model(torch.nn.Module):

@@ -21,7 +21,7 @@ from soft_sglang.kernels.sampling import Sampling as BatchSampling
 from soft_sglang.kernels.table_rows import ANSWERING, DISCRETE, GUIDED, THINKING
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftThinkingParams, read_request
-from soft_sglang.patches.step_output import DeviceOutput, GuidedOutput
+from soft_sglang.patches.scheduler.step_output import DeviceOutput, GuidedOutput
 from soft_sglang.row_parameters import RowParameters
 from soft_sglang.state_machine import Phase
 from soft_sglang.trace import RequestTrace

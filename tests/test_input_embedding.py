@@ -22,7 +22,10 @@ from sglang.srt.models.phi import PhiForCausalLM
 from sglang.srt.runtime_context import get_context, get_parallel
 from transformers import AutoConfig
 
-from soft_sglang.patches.input_embedding import UnsupportedModelError, find_input_embedding
+from soft_sglang.patches.model_worker.input_embedding import (
+    UnsupportedModelError,
+    find_input_embedding,
+)
 
 GEMMA = {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
 GEMMA3N = {

@@ -11,12 +11,12 @@ from soft_sglang.fields import Field, Kind
 from soft_sglang.options import DEFAULT_MAX_TOPK, ServerOptions
 from soft_sglang.parameters import (
     FLAT_NAMES,
-    NOISES,
     REQUEST_KEY,
     SoftRequest,
     SoftThinkingParams,
     read_request,
 )
+from soft_sglang.request_fields import NOISES
 
 NAN, INF = float("nan"), float("inf")
 INT32 = 2**31 - 1

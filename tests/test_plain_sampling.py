@@ -8,7 +8,7 @@ import torch
 from sglang.srt.layers.sampler import Sampler
 
 from soft_sglang.kernels.sampling import Sampling
-from soft_sglang.patches.sampler import is_plain_sampling
+from soft_sglang.patches.model_worker.sampler import is_plain_sampling
 
 
 class OwnSampler(Sampler):

@@ -7,9 +7,9 @@ import tiny_models
 
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
-from soft_sglang.patches.request import start_trace
-from soft_sglang.patches.server_args import attach_options
-from soft_sglang.patches.tokenizer_requests import resolve_request
+from soft_sglang.patches.front_end.tokenizer_requests import resolve_request
+from soft_sglang.patches.options import attach_options
+from soft_sglang.patches.scheduler.request import start_trace
 
 
 def _manager(preferred=None, vocab_size=tiny_models.VOCAB_SIZE, **options):

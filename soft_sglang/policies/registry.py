@@ -11,6 +11,7 @@ from soft_sglang.policies.mixture_of_inputs import MixtureOfInputs
 from soft_sglang.policies.policy import MAX_PARAMETERS, MAX_STATE, Policy
 from soft_sglang.policies.selar import SeLaR
 from soft_sglang.policies.swi_reasoning import SwiReasoning
+from soft_sglang.request_fields import POLICY, own_fields
 
 SOFT_THINKING = "soft_thinking"
 """Soft thinking itself, which the kernels do."""
@@ -41,9 +42,8 @@ def register(policy: Policy) -> None:
         return
     if known is not None or policy.name == SOFT_THINKING:
         raise ValueError(f"the policy name {policy.name!r} is taken.")
-    from soft_sglang.parameters import request_fields  # which imports this module
-
-    taken = request_fields(ServerOptions()).keys()
+    taken = {POLICY, *(field.name for field in own_fields(ServerOptions()))}
+    taken |= {field.name for other in registered() for field in other.fields}
     doubled = sorted(taken & {field.name for field in policy.fields})
     if doubled:
         raise ValueError(f"policy {policy.name!r}: the parameter {doubled[0]!r} is taken.")

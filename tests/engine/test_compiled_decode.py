@@ -6,7 +6,7 @@ import pytest
 import varied_requests
 from plugins.installation import install
 
-from soft_sglang.patches.model_runner import create_runtime
+from soft_sglang.patches.model_worker.model_runner import create_runtime
 
 
 @pytest.fixture

@@ -100,7 +100,8 @@ def test_value_is_refused(name, parsed, capsys):
 
 @pytest.mark.parametrize("flag", UNSUPPORTED)
 def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag, parsed):
-    from soft_sglang.patches.server_args import attach_options, options_of, refuse_unsupported
+    from soft_sglang.patches.front_end.server_args import refuse_unsupported
+    from soft_sglang.patches.options import attach_options, options_of
 
     arguments = parsed(UNSUPPORTED[flag])
     refuse_unsupported(None, arguments)
@@ -111,7 +112,7 @@ def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag, pa
 
 @pytest.mark.parametrize("flags", [[], ["--enable-soft-thinking", "--max-topk", "7"]], ids=str)
 def test_flags_reach_the_server(flags, parsed):
-    from soft_sglang.patches.server_args import options_of
+    from soft_sglang.patches.options import options_of
 
     expected = ServerOptions(enable_soft_thinking=True, max_topk=7, required=True)
     assert options_of(parsed(flags)) == (expected if flags else ServerOptions())

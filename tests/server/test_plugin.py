@@ -14,9 +14,9 @@ import soft_sglang
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches import plugin
-from soft_sglang.patches.engine import check_schedulers
+from soft_sglang.patches.front_end.engine import check_schedulers
+from soft_sglang.patches.front_end.tokenizer_requests import learn_support
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.tokenizer_requests import learn_support
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,21 +4,9 @@ import argparse
 from typing import Any
 
 from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, ServerOptions
+from soft_sglang.patches.options import attach_options, options_of
 from soft_sglang.patches.record import When, patch
-
-_ATTRIBUTE = "_soft_thinking"
-"""Underscore attributes of ServerArgs stay writable and survive the pickling to the workers."""
-
-
-def options_of(server_args: Any) -> ServerOptions:
-    """The plugin's options of a server."""
-    options: ServerOptions = getattr(server_args, _ATTRIBUTE, None) or ServerOptions()
-    return options
-
-
-def attach_options(server_args: Any, options: ServerOptions) -> None:
-    """Store the plugin's options on a server's arguments."""
-    setattr(server_args, _ATTRIBUTE, options)
+from soft_sglang.patches.unsupported_modes import unsupported_mode
 
 
 @patch(
@@ -94,29 +82,3 @@ def refuse_unsupported(_result: Any, server_args: Any) -> None:
             f"soft-sglang does not support {what} yet. Remove it, or run SGLang without soft "
             "thinking: `sglang serve`, without --enable-soft-thinking."
         )
-
-
-def unsupported_mode(server_args: Any) -> str | None:
-    """The mode of a server that soft thinking does not run with, None if there is none."""
-    from sglang.srt.arg_groups.overrides import resolving_view
-    from sglang.srt.environ import envs
-
-    view = resolving_view(server_args)
-    modes = {
-        "speculative decoding (--speculative-algorithm)": view.speculative_algorithm is not None,
-        "diffusion language models (--dllm-algorithm)": view.dllm_algorithm is not None,
-        "PD disaggregation (--disaggregation-mode)": (
-            view.disaggregation_mode not in (None, "null")
-        ),
-        "pipeline parallelism (--pp-size)": view.pp_size > 1,
-        "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
-        "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
-        "--enable-two-batch-overlap": view.enable_two_batch_overlap,
-        "DP attention (--enable-dp-attention)": view.enable_dp_attention,
-        "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
-        "--disaggregation-decode-enable-offload-kvcache": (
-            view.disaggregation_decode_enable_offload_kvcache
-        ),
-        "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
-    }
-    return next((what for what, present in modes.items() if present), None)

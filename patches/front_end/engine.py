@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from soft_sglang.patches.announcement import HANDSHAKE, common_policies, problem_of
+from soft_sglang.patches.front_end.tokenizer_requests import token_id
+from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import HANDSHAKE, common_policies, problem_of
-from soft_sglang.patches.server_args import options_of, unsupported_mode
-from soft_sglang.patches.tokenizer_requests import token_id
+from soft_sglang.patches.unsupported_modes import unsupported_mode
 
 
 @patch(

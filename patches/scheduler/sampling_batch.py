@@ -3,7 +3,7 @@
 from typing import Any
 
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.request import trace_of
+from soft_sglang.patches.scheduler.request import trace_of
 
 
 @patch(

@@ -4,8 +4,8 @@ from typing import Any
 
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
-from soft_sglang.patches.metrics import metrics_for
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.scheduler.metrics import metrics_for
 from soft_sglang.trace import RequestTrace
 
 _ATTRIBUTE = "soft_thinking"

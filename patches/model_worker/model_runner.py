@@ -7,11 +7,12 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.thinking_step import warm_up
-from soft_sglang.patches.embedding import ConceptEmbedding
-from soft_sglang.patches.forward_batch import soft_batch_of
+from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
+from soft_sglang.patches.model_worker.forward_batch import soft_batch_of
+from soft_sglang.patches.model_worker.sampler import SamplingStep
+from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.sampler import SamplingStep
-from soft_sglang.patches.server_args import options_of, unsupported_mode
+from soft_sglang.patches.unsupported_modes import unsupported_mode
 
 
 class SoftRuntime:

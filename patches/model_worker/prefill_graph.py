@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from soft_sglang.patches.forward_batch import soft_batch_of
+from soft_sglang.patches.model_worker.forward_batch import soft_batch_of
 from soft_sglang.patches.record import When, patch
 
 

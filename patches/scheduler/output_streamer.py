@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
-from soft_sglang.patches.metrics import metrics_for
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.request import trace_of
+from soft_sglang.patches.scheduler.metrics import metrics_for
+from soft_sglang.patches.scheduler.request import trace_of
 from soft_sglang.trace import RequestTrace
 
 

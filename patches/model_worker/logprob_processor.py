@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from soft_sglang.patches.model_worker.sampler import SamplingStep
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.sampler import SamplingStep
 
 
 @patch(

@@ -9,9 +9,9 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings, warm_up
-from soft_sglang.patches.cpu_graph import cpu_graph_is_running
-from soft_sglang.patches.forward_batch import ConceptInputs, Mixtures
-from soft_sglang.patches.input_embedding import find_input_embedding
+from soft_sglang.patches.model_worker.cpu_graph import cpu_graph_is_running
+from soft_sglang.patches.model_worker.forward_batch import ConceptInputs, Mixtures
+from soft_sglang.patches.model_worker.input_embedding import find_input_embedding
 
 
 class ConceptEmbedding:

@@ -9,7 +9,7 @@ import torch
 from soft_sglang.concept_sampler import BatchPlan, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.request import effective_top_k, trace_of
+from soft_sglang.patches.scheduler.request import effective_top_k, trace_of
 from soft_sglang.row_parameters import RowParameters
 from soft_sglang.trace import Concept
 

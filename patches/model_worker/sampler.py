@@ -12,7 +12,7 @@ from soft_sglang.concept_sampler import BatchPlan, ConceptStep
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.step_output import DeviceOutput, GuidedOutput
+from soft_sglang.patches.scheduler.step_output import DeviceOutput, GuidedOutput
 
 _ATTRIBUTE = "soft_thinking_step"
 

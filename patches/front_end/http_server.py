@@ -3,9 +3,9 @@
 from typing import Any
 
 from soft_sglang.parameters import request_schema
+from soft_sglang.patches.front_end.tokenizer_requests import learn_support
+from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.server_args import options_of
-from soft_sglang.patches.tokenizer_requests import learn_support
 
 INFO_ROUTE = "/soft_thinking_info"
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
+from soft_sglang.patches.announcement import common_policies, problem_of
+from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler import common_policies, problem_of
-from soft_sglang.patches.server_args import options_of
 from soft_sglang.policies.registry import MODULES_VARIABLE
 
 _INT64 = 1 << 63

@@ -1,21 +1,14 @@
 """Scheduler: tells that the patches are active in its process, and how aborted requests ended."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
-from soft_sglang.patches.output_streamer import final_report
+from soft_sglang.patches.announcement import UNSUPPORTED, announcement
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.request import trace_of
+from soft_sglang.patches.scheduler.output_streamer import final_report
+from soft_sglang.patches.scheduler.request import trace_of
 from soft_sglang.policies.registry import registered
-
-HANDSHAKE = "soft_thinking"
-"""Key of the plugin's version in the scheduler's start message."""
-UNSUPPORTED = "soft_thinking_unsupported"
-"""Key of the reason why the model cannot think softly, or None."""
-POLICIES = "soft_thinking_policies"
-"""Key of the names of the policies that the scheduler's process knows."""
 
 
 @patch(
@@ -45,28 +38,8 @@ def announce_on_request(output: Any, self: Any, *_args: Any) -> None:
 
 
 def _announcement(scheduler: Any) -> dict[str, Any]:
-    from soft_sglang import __version__
-
     reason = getattr(scheduler.tp_worker.model_runner, UNSUPPORTED, None)
-    names = [policy.name for policy in registered()]
-    return {HANDSHAKE: __version__, UNSUPPORTED: reason, POLICIES: names}
-
-
-def common_policies(announcements: Sequence[dict[str, Any]]) -> frozenset[str]:
-    """The policies that every scheduler knows."""
-    names = [frozenset(announcement.get(POLICIES, ())) for announcement in announcements]
-    return frozenset.intersection(*names) if names else frozenset()
-
-
-def problem_of(announcement: dict[str, Any]) -> str | None:
-    """Why a scheduler cannot serve soft requests, None if it can."""
-    from soft_sglang import __version__
-
-    if announcement.get(HANDSHAKE) != __version__:
-        loaded = announcement.get(HANDSHAKE, "not loaded")
-        return f"a scheduler process runs without the plugin ({loaded} instead of {__version__})"
-    reason: str | None = announcement[UNSUPPORTED]
-    return reason
+    return announcement(reason, [policy.name for policy in registered()])
 
 
 @patch(

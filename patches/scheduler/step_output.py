@@ -8,8 +8,8 @@ import torch
 
 from soft_sglang.guided_step import GuidedResult
 from soft_sglang.kernels.thinking_step import StepResult
-from soft_sglang.patches.metrics import active_metrics, metrics_for
-from soft_sglang.patches.request import trace_of
+from soft_sglang.patches.scheduler.metrics import active_metrics, metrics_for
+from soft_sglang.patches.scheduler.request import trace_of
 from soft_sglang.state_machine import Phase
 from soft_sglang.trace import PolicyMemory
 

@@ -1,0 +1,35 @@
+"""What every scheduler process announces of the plugin, and what the front end makes of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+HANDSHAKE = "soft_thinking"
+"""Key of the plugin's version in the scheduler's start message."""
+UNSUPPORTED = "soft_thinking_unsupported"
+"""Key of the reason why the model cannot think softly, or None."""
+POLICIES = "soft_thinking_policies"
+"""Key of the names of the policies that the scheduler's process knows."""
+
+
+def announcement(unsupported: str | None, policies: Sequence[str]) -> dict[str, Any]:
+    """What a scheduler process announces."""
+    from soft_sglang import __version__
+
+    return {HANDSHAKE: __version__, UNSUPPORTED: unsupported, POLICIES: list(policies)}
+
+
+def common_policies(announcements: Sequence[dict[str, Any]]) -> frozenset[str]:
+    """The policies that every scheduler knows."""
+    names = [frozenset(announced.get(POLICIES, ())) for announced in announcements]
+    return frozenset.intersection(*names) if names else frozenset()
+
+
+def problem_of(announced: dict[str, Any]) -> str | None:
+    """Why a scheduler cannot serve soft requests, None if it can."""
+    from soft_sglang import __version__
+
+    if announced.get(HANDSHAKE) != __version__:
+        loaded = announced.get(HANDSHAKE, "not loaded")
+        return f"a scheduler process runs without the plugin ({loaded} instead of {__version__})"
+    reason: str | None = announced[UNSUPPORTED]
+    return reason

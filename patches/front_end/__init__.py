@@ -1,0 +1,1 @@
+"""The process that clients talk to: arguments, routes, what a request asks for and is told."""

@@ -1,0 +1,1 @@
+"""The scheduler process: requests, their traces, batches and the prefix cache."""

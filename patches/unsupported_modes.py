@@ -1,0 +1,29 @@
+"""The modes of SGLang that soft thinking does not run with."""
+
+from typing import Any
+
+
+def unsupported_mode(server_args: Any) -> str | None:
+    """The mode of a server that soft thinking does not run with, None if there is none."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+    from sglang.srt.environ import envs
+
+    view = resolving_view(server_args)
+    modes = {
+        "speculative decoding (--speculative-algorithm)": view.speculative_algorithm is not None,
+        "diffusion language models (--dllm-algorithm)": view.dllm_algorithm is not None,
+        "PD disaggregation (--disaggregation-mode)": (
+            view.disaggregation_mode not in (None, "null")
+        ),
+        "pipeline parallelism (--pp-size)": view.pp_size > 1,
+        "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
+        "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
+        "--enable-two-batch-overlap": view.enable_two_batch_overlap,
+        "DP attention (--enable-dp-attention)": view.enable_dp_attention,
+        "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
+        "--disaggregation-decode-enable-offload-kvcache": (
+            view.disaggregation_decode_enable_offload_kvcache
+        ),
+        "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
+    }
+    return next((what for what, present in modes.items() if present), None)
