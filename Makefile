@@ -1,4 +1,7 @@
-BIN := .venv/bin
+# SGLANG=0.5.21: with an older supported version of SGLang, in an environment of its own
+export SGLANG ?=
+NEWEST := $(shell sed -n 's/^sglang==//p' requirements/cpu.txt)
+BIN := .venv$(addprefix -,$(filter-out $(NEWEST),$(SGLANG)))/bin
 # The folder kernels/ must not hide a package of the same name (Python 3.11+).
 export PYTHONSAFEPATH := 1
 
@@ -16,7 +19,7 @@ serve: setup ## Serve on port 30000; more flags in ARGS="..."
 lint: setup ## Style, types, shell scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	scripts/typecheck.sh
+	BIN=$(BIN) scripts/typecheck.sh
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 
 test: lint ## Lint and the tests; pytest flags in ARGS="..."

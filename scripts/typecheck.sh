@@ -9,7 +9,7 @@ rm -rf "$tree"
 mkdir -p "$tree/soft_sglang"
 ln -s "$PWD"/soft_sglang/* "$PWD"/{kernels,patches,server} "$tree/soft_sglang/"
 
-python=$PWD/.venv/bin/python config=$PWD/pyproject.toml cache=$PWD/.mypy_cache
+python=$PWD/${BIN:-.venv/bin}/python config=$PWD/pyproject.toml cache=$PWD/.mypy_cache
 cd "$tree"
 "$python" -m mypy --config-file "$config" --cache-dir "$cache" "$@" -p soft_sglang |
     sed -E 's#^soft_sglang/(kernels|patches|server)/#\1/#'

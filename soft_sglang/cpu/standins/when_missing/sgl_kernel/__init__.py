@@ -11,6 +11,7 @@ _NAMES = (
     "copy_all_layer_kv_cache_cpu",
     "assign_req_to_token_pool_cpu",
     "assign_extend_cache_locs_cpu",
+    "assign_draft_cache_locs_contiguous_cpu",
     "fill_bonus_tokens_cpu",
     "fill_accept_out_cache_loc_cpu",
     "build_tree_kernel_efficient_cpu",
