@@ -33,3 +33,14 @@ def problem_of(announced: dict[str, Any]) -> str | None:
         return f"a scheduler process runs without the plugin ({loaded} instead of {__version__})"
     reason: str | None = announced[UNSUPPORTED]
     return reason
+
+
+async def learn_support(manager: Any) -> None:
+    """Ask the schedulers why they cannot serve soft requests, if that is not known yet."""
+    if getattr(manager, "soft_thinking_ask_schedulers", False):
+        states = await manager.get_internal_state()
+        problems = filter(None, map(problem_of, states))
+        manager.soft_thinking_policies = common_policies(states)
+        reason = manager.soft_thinking_unsupported or next(problems, None)
+        manager.soft_thinking_unsupported = reason
+        manager.soft_thinking_ask_schedulers = False

@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
-from soft_sglang.compatibility import check_sglang_version
-from soft_sglang.patches.record import Patch, patches_in
+from soft_sglang.compatibility import check_sglang_version, installed_sglang
+from soft_sglang.patches.record import Patch, When, patches_in
 from soft_sglang.policies.registry import load_modules
 
 
@@ -11,49 +11,36 @@ def _modules() -> list[ModuleType]:
     from soft_sglang.patches.front_end import (
         engine,
         http_server,
-        openai_chat,
-        openai_completions,
+        openai_answers,
         openai_protocol,
         server_args,
         tokenizer_answers,
         tokenizer_requests,
     )
-    from soft_sglang.patches.model_worker import (
-        cpu_graph,
-        forward_batch,
-        logprob_processor,
-        model_runner,
-        prefill_graph,
-        sampler,
-    )
+    from soft_sglang.patches.model_worker import embedding, forward_batch, model_runner, sampler
     from soft_sglang.patches.scheduler import (
         grammar,
         metrics,
         output_streamer,
         prefix_cache,
         request,
-        sampling_batch,
         scheduler,
     )
 
     return [
         server_args,
         openai_protocol,
+        openai_answers,
         tokenizer_requests,
         tokenizer_answers,
-        openai_chat,
-        openai_completions,
         request,
         grammar,
-        sampling_batch,
         forward_batch,
         model_runner,
+        embedding,
         sampler,
-        logprob_processor,
         output_streamer,
         prefix_cache,
-        prefill_graph,
-        cpu_graph,
         scheduler,
         metrics,
         engine,
@@ -61,9 +48,16 @@ def _modules() -> list[ModuleType]:
     ]
 
 
-def all_patches() -> list[Patch]:
-    """Every patch, in the order of a request's life."""
+def every_patch() -> list[Patch]:
+    """Every patch for any supported SGLang, in the order of a request's life."""
     return [patch for module in _modules() for patch in patches_in(module)]
+
+
+def all_patches() -> list[Patch]:
+    """Every patch for the installed SGLang."""
+    version = installed_sglang()
+    assert version is not None
+    return [patch for patch in every_patch() if patch.is_for(version)]
 
 
 def load() -> None:
@@ -76,7 +70,7 @@ def load() -> None:
     check_sglang_version()
     try:
         load_modules()
-        patches = all_patches()
+        patches = [patch for patch in all_patches() if patch.when is not When.OVERRIDE]
         _apply(patches)
     except Exception as error:
         raise SystemExit(f"soft-sglang could not be loaded: {error!r}") from error

@@ -1,21 +1,23 @@
-"""A patch as a record: what it changes in SGLang, why, how, and what it was written against."""
+"""A patch as a record: what it changes in SGLang, why and how."""
 
-import hashlib
-import inspect
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from types import ModuleType
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+
 
 class When(Enum):
-    """When a hook runs; values are those of SGLang's ``HookType``."""
+    """When a hook runs; the first three are SGLang's ``HookType`` and hold for the whole class."""
 
     BEFORE = "before"
     AFTER = "after"
     AROUND = "around"
+    OVERRIDE = "override"
+    """Around the method of one object that the plugin chooses: see :meth:`Patch.override`."""
 
 
 @dataclass(frozen=True)
@@ -30,39 +32,39 @@ class Patch:
     how: str
     upstream: str
     """Whether upstream offers, or could offer, another way."""
-    fingerprint: str
-    """Of the upstream source that the hook was written against."""
+    sglang: SpecifierSet
+    """The versions that have the target; empty: all that are supported."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the hook itself."""
         return self.hook(*args, **kwargs)
 
+    def is_for(self, version: str) -> bool:
+        """Whether that version of SGLang has the target."""
+        return self.sglang.contains(version, prereleases=True)
+
+    def override(self, patched: Any, owner: Any) -> Callable[..., Any]:
+        """Put the hook around the method of one object; returns the method as it was.
+
+        The hook is called with the original, with ``owner``, and with the method's arguments.
+        """
+        name = self.target.rpartition(".")[2]
+        original: Callable[..., Any] = getattr(patched, name)
+        setattr(patched, name, partial(self.hook, original, owner))
+        return original
+
 
 def patch(
-    target: str, when: When, *, why: str, how: str, upstream: str, fingerprint: str
+    target: str, when: When, *, why: str, how: str, upstream: str, sglang: str = ""
 ) -> Callable[[Callable[..., Any]], Patch]:
     """Turn a hook function into a :class:`Patch`. Nothing is applied."""
 
     def record(hook: Callable[..., Any]) -> Patch:
-        return Patch(f"sglang.srt.{target}", when, hook, why, how, upstream, fingerprint)
+        return Patch(f"sglang.srt.{target}", when, hook, why, how, upstream, SpecifierSet(sglang))
 
     return record
 
 
 def patches_in(module: ModuleType) -> list[Patch]:
-    """The patches that a module defines, in order."""
+    """The patches that a module defines, for all versions of SGLang, in order."""
     return [value for value in vars(module).values() if isinstance(value, Patch)]
-
-
-def fingerprint_of(target: str) -> str:
-    """Fingerprint of the upstream source of ``target``, whether hooked or not.
-
-    Raises:
-        ImportError, AttributeError: the target does not exist.
-    """
-    owner, _, name = target.rpartition(".")
-    function = inspect.getattr_static(pkgutil.resolve_name(owner), name)
-    if isinstance(function, (classmethod, staticmethod)):
-        function = function.__func__
-    source = inspect.getsource(inspect.unwrap(function))
-    return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from soft_sglang.patches.versions import has_dp_attention, later_modes
+
 
 def unsupported_mode(server_args: Any) -> str | None:
     """The mode of a server that soft thinking does not run with, None if there is none."""
@@ -19,11 +21,12 @@ def unsupported_mode(server_args: Any) -> str | None:
         "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
         "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
         "--enable-two-batch-overlap": view.enable_two_batch_overlap,
-        "DP attention (--enable-dp-attention)": view.enable_dp_attention,
+        "DP attention (--enable-dp-attention)": has_dp_attention(view),
         "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),
         "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
+        **later_modes(view),
     }
     return next((what for what, present in modes.items() if present), None)

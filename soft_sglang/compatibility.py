@@ -4,8 +4,16 @@ from importlib import metadata
 
 from packaging.specifiers import SpecifierSet
 
-SUPPORTED_SGLANG = SpecifierSet(">=0.5.21,<0.5.22")
-"""The patches are written against the source of these versions."""
+SUPPORTED_SGLANG = SpecifierSet(">=0.5.21,<0.5.24")
+"""The patches were reviewed against the source of these versions."""
+
+
+def installed_sglang() -> str | None:
+    """The version of the installed SGLang; None: there is none."""
+    try:
+        return metadata.version("sglang")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def check_sglang_version() -> str:
@@ -14,12 +22,11 @@ def check_sglang_version() -> str:
     Raises:
         SystemExit: SGLang is missing or outside the supported range.
     """
-    try:
-        version = metadata.version("sglang")
-    except metadata.PackageNotFoundError:
+    version = installed_sglang()
+    if version is None:
         raise SystemExit(
             f"soft-sglang needs SGLang {SUPPORTED_SGLANG}, but SGLang is not installed."
-        ) from None
+        )
     if not SUPPORTED_SGLANG.contains(version, prereleases=True):
         raise SystemExit(
             f"soft-sglang supports SGLang {SUPPORTED_SGLANG}, but {version} is installed. "

@@ -33,8 +33,8 @@ class BatchPlan:
     """The same on the device, int64; None: every row of the batch."""
     step: StepPlan
     """``step.samples``: no row needs another sampler, in any phase."""
-    with_answer_sampling: bool
-    """Some request samples its answer with parameters of its own."""
+    answers: frozenset[AnswerSampling]
+    """How requests sample their answers that do so with parameters of their own."""
     guided: tuple[GuidedPlan, ...] = ()
     """The rows of policies other than soft thinking, by policy."""
 
@@ -72,7 +72,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
             seeded_answers=samples and any(params.seeded for params, _ in soft),
         ),
-        with_answer_sampling=any(params.separate_answer for params, _ in soft),
+        answers=frozenset(r.answer for r in rows if r.soft and r.soft.separate_answer),
         guided=plan_guided(rows, positions, device),
     )
 
@@ -115,7 +115,7 @@ class ConceptStep:
 
     def answer_sampling(self, sampling: Sampling) -> Sampling:
         """The batch's sampling parameters with after-thinking ones where a row is ANSWERING."""
-        if not self.plan.with_answer_sampling:
+        if not self.plan.answers:
             return sampling
         slots = self._rows(self._slots)
         answering = self.table.rows.phase[slots] == Phase.ANSWERING

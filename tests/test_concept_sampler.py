@@ -52,14 +52,14 @@ def test_plan_of_a_mixed_batch() -> None:
     assert (plan.step.width, plan.step.candidates) == (5, 30)
     assert (plan.step.with_gumbel, plan.step.with_dirichlet) == (True, False)
     assert not plan.step.samples and not plan.step.with_unfiltered
-    assert not plan.with_answer_sampling
+    assert not plan.answers
 
 
 def test_plan_of_a_soft_batch_needs_no_index() -> None:
     plan = plan_of([Request(1, PARAMS, top_p=0.9), Request(2, PARAMS, top_k=3)])
     assert plan is not None
     assert plan.index is None and plan.positions == (0, 1)
-    assert plan.with_answer_sampling
+    assert plan.answers
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from soft_sglang.patches.unsupported_modes import unsupported_mode
     why="As for Scheduler.get_init_info.",
     how="Stops the start if a scheduler did not announce this version of the plugin.",
     upstream="As for Scheduler.get_init_info.",
-    fingerprint="a095847b911356cc",
 )
 def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kwargs: Any) -> None:
     """Stop unless every scheduler announced the plugin; note why it cannot be used, if so."""

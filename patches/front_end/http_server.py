@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from soft_sglang.parameters import request_schema
-from soft_sglang.patches.front_end.tokenizer_requests import learn_support
+from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, request_schema
+from soft_sglang.patches.announcement import learn_support
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 
@@ -16,7 +16,6 @@ INFO_ROUTE = "/soft_thinking_info"
     why="A client cannot know a server's limits and defaults otherwise.",
     how="Adds a route to the application; SGLang's API key guards it like every other.",
     upstream="A plugin hook for routes would replace it.",
-    fingerprint="b4607c4fe1da25e9",
 )
 def add_info_route(server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any) -> None:
     """Add ``GET /soft_thinking_info``."""
@@ -35,3 +34,27 @@ def add_info_route(server_args: Any, tokenizer_manager: Any, *args: Any, **kwarg
         }
 
     app.add_api_route(INFO_ROUTE, soft_thinking_info, methods=["GET"])
+
+
+@patch(
+    "entrypoints.api_contract.generate_contract_error",
+    When.BEFORE,
+    why="/generate refuses sampling parameters that its schema does not know.",
+    how="Shows the schema a request without the plugin's; they are checked where they are read.",
+    upstream="A plugin hook for sampling parameters would replace it.",
+    sglang=">=0.5.22",
+)
+def hide_own_parameters(body: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Hide the plugin's parameters from the check of ``/generate``."""
+    if not isinstance(body, dict) or "sampling_params" not in body:
+        return None
+    sampling = body["sampling_params"]
+    shown = [*map(_without_own, sampling)] if isinstance(sampling, list) else _without_own(sampling)
+    return ({**body, "sampling_params": shown},), {}
+
+
+def _without_own(sampling: Any) -> Any:
+    if not isinstance(sampling, dict):
+        return sampling
+    own = FLAT_NAMES | {REQUEST_KEY}
+    return {name: value for name, value in sampling.items() if name not in own}

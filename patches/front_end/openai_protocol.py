@@ -16,7 +16,6 @@ from soft_sglang.patches.record import When, patch
         "into custom_params, which both hand on."
     ),
     upstream="Models that allow extra fields would replace it.",
-    fingerprint="469d24d33b9adcee",
 )
 def keep_request_field(original: Callable[[Any], Any], values: Any) -> Any:
     """Move ``soft_thinking`` into ``custom_params``."""

@@ -1,8 +1,7 @@
-"""The answer of soft thinking in OpenAI responses, streamed and not; shared by both endpoints."""
+"""The answer of soft thinking in the models and chunks of OpenAI responses."""
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, SerializationInfo, model_serializer
@@ -13,10 +12,9 @@ from soft_sglang.parameters import REQUEST_KEY
 _DATA = "data: "
 
 
-def with_answers(response: Any, outputs: list[dict[str, Any]]) -> Any:
+def with_answers(response: Any, answers: Mapping[int, dict[str, Any]]) -> Any:
     """The response with ``choices[i].soft_thinking`` where output i is soft."""
-    answers = [output["meta_info"].get(REQUEST_KEY) for output in outputs]
-    if not isinstance(response, BaseModel) or not any(answers):
+    if not isinstance(response, BaseModel) or not answers:
         return response
     extended = _extended_model(type(response)).model_construct(**dict(response))
     extended._soft_thinking = answers
@@ -31,16 +29,16 @@ def _extended_model(model: type[BaseModel]) -> Any:
     if model not in _EXTENDED:
 
         class WithAnswers(model):  # type: ignore[valid-type, misc]
-            _soft_thinking: list[dict[str, Any] | None] = []
+            _soft_thinking: Mapping[int, dict[str, Any]] = {}
 
             @model_serializer(mode="plain")
             def _serialize_answers(self, info: SerializationInfo) -> Any:
                 # a serializer of the model's own would be replaced by this one
                 serialize = model.__pydantic_serializer__.to_python
                 data = serialize(self, mode=info.mode, by_alias=info.by_alias)
-                for choice, answer in zip(data["choices"], self._soft_thinking, strict=True):
-                    if answer is not None:
-                        choice[REQUEST_KEY] = answer
+                for choice in data["choices"]:
+                    if choice["index"] in self._soft_thinking:
+                        choice[REQUEST_KEY] = self._soft_thinking[choice["index"]]
                 return data
 
         WithAnswers.__name__ = model.__name__
@@ -49,17 +47,18 @@ def _extended_model(model: type[BaseModel]) -> Any:
 
 
 async def stream_with_answers(
-    stream: AsyncGenerator[str, None], adapted_request: Any
-) -> AsyncGenerator[str, None]:
+    stream: AsyncIterable[Any], owed: dict[int, dict[str, Any]]
+) -> AsyncGenerator[Any, None]:
     """Add each choice's own steps to its chunks, and the summary to its last one.
 
-    The tokenizer manager's hook leaves what a choice is owed in ``soft_thinking_chunks``.
+    ``owed``: what the choices are owed, by index; filled while the stream is read.
     """
-    owed: dict[int, dict[str, Any]] = {}
-    adapted_request.soft_thinking_chunks = owed
-    async with aclosing(stream) as chunks:
-        async for text in chunks:
+    try:
+        async for text in stream:
             yield _with_owed(text, owed) if owed else text
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
 
 
 def _with_owed(text: str, owed: dict[int, dict[str, Any]]) -> str:

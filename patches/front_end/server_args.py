@@ -15,7 +15,6 @@ from soft_sglang.patches.unsupported_modes import unsupported_mode
     why="The server needs flags of the plugin.",
     how="Adds an argument group to SGLang's parser.",
     upstream="A plugin hook for arguments would replace it; none exists.",
-    fingerprint="ce780d0354af0f0d",
 )
 def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
     """Add the plugin's flags."""
@@ -45,7 +44,6 @@ def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
     why="The parsed flags must reach every process.",
     how="Attaches them to the ServerArgs object, which is pickled to the workers.",
     upstream="As for add_cli_args.",
-    fingerprint="32152825e268b6da",
 )
 def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
     """Attach the parsed flags."""
@@ -72,7 +70,6 @@ def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
         "the server starts as ever, and only requests that ask are refused."
     ),
     upstream="Not applicable.",
-    fingerprint="84a23bc7327d0246",
 )
 def refuse_unsupported(_result: Any, server_args: Any) -> None:
     """Raise ValueError for a mode that soft thinking does not run with."""

@@ -1,12 +1,14 @@
 """Tokenizer manager, answers: assembles the reports of soft requests."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from soft_sglang.answer import accumulate, chunk
 from soft_sglang.parameters import REQUEST_KEY
+from soft_sglang.patches.announcement import learn_support
 from soft_sglang.patches.record import When, patch
 
 _ANSWER = "soft_thinking"
@@ -19,7 +21,6 @@ _ANSWER = "soft_thinking"
     why="SGLang's accumulation expects one entry per token; the scheduler sends reports.",
     how="Accumulates the reports on the request's state and puts the whole into meta_info.",
     upstream="Not applicable.",
-    fingerprint="acccc58e0ca8eb2f",
 )
 def collect_report(
     original: Callable[..., None],
@@ -50,7 +51,6 @@ def collect_report(
     why="The answer of a request that was aborted in the queue is built from the message alone.",
     how="Takes the scheduler's report out of the message, and puts it into meta_info.",
     upstream="Not applicable.",
-    fingerprint="75b01eedc2169c30",
 )
 def collect_abort(original: Callable[..., None], self: Any, recv_obj: Any) -> None:
     """Build the answer of a request that was aborted in the queue."""
@@ -64,42 +64,73 @@ def collect_abort(original: Callable[..., None], self: Any, recv_obj: Any) -> No
         state.out_list[-1]["meta_info"][REQUEST_KEY] = answer
 
 
+_collected: ContextVar[dict[int, dict[str, Any]] | None] = ContextVar("answers", default=None)
+"""Where the request that is being handled collects its answers, by choice."""
+
+
+@contextmanager
+def collecting_answers() -> Iterator[dict[int, dict[str, Any]]]:
+    """Collect the answers of the requests that begin in this context.
+
+    Yields:
+        The answers by choice, filled while the outputs are read, which may be later; in a stream a
+        reader takes out what it has passed on.
+    """
+    answers: dict[int, dict[str, Any]] = {}
+    token = _collected.set(answers)
+    try:
+        yield answers
+    finally:
+        _collected.reset(token)
+
+
 @patch(
     "managers.tokenizer_manager.TokenizerManager.generate_request",
     When.AROUND,
     why=(
         "A stream's chunk carries only its own steps, and chunks may be dropped or merged on "
-        "their way here."
+        "their way here. And every request passes here before its parameters are read: with "
+        "--dp-size above 1 no start message says whether the schedulers run the plugin."
     ),
-    how="Cuts each chunk's part out of the accumulated answer where it leaves the manager.",
+    how=(
+        "Cuts each chunk's part out of the accumulated answer where it leaves the manager, and "
+        "asks the schedulers first, once, where they are not known."
+    ),
     upstream="Not applicable.",
-    fingerprint="c230e6cc6990aa64",
 )
-def cut_chunks(
+async def answer(
     original: Callable[..., AsyncGenerator[Any, None]], self: Any, obj: Any, request: Any = None
 ) -> AsyncGenerator[Any, None]:
-    """Give every chunk of a stream its own part of the answer."""
-    outputs = original(self, obj, request)
-    if not getattr(obj, "stream", False):
-        return outputs
-    return _cut(outputs, getattr(obj, "soft_thinking_chunks", None))
-
-
-async def _cut(
-    outputs: AsyncGenerator[Any, None], owed: dict[int, dict[str, Any]] | None
-) -> AsyncGenerator[Any, None]:
-    """``owed``: where the stream of an OpenAI route finds the parts, by choice."""
+    """Generate; every output has its own part of the answer."""
+    await learn_support(self)
+    streamed, collected = getattr(obj, "stream", False), _collected.get()
     told: dict[int, int] = {}
-    async with aclosing(outputs):
+    async with aclosing(original(self, obj, request)) as outputs:
         async for output in outputs:
-            answer = output["meta_info"].get(REQUEST_KEY)
-            if answer is not None:
-                index = output.get("index", 0)
-                part, told[index] = chunk(answer, told.get(index, 0), _steps(output))
-                output["meta_info"] = {**output["meta_info"], REQUEST_KEY: part}
-                if owed is not None:
-                    owed[index] = accumulate(owed.get(index), part)
+            if streamed:
+                _cut(output, told)
+            if collected is not None:
+                _collect(output, collected)
             yield output
+
+
+def _cut(output: dict[str, Any], told: dict[int, int]) -> None:
+    """Leave a chunk the steps that earlier ones of its choice have not ``told``."""
+    whole = output["meta_info"].get(REQUEST_KEY)
+    if whole is not None:
+        index = output.get("index", 0)
+        part, told[index] = chunk(whole, told.get(index, 0), _steps(output))
+        output["meta_info"] = {**output["meta_info"], REQUEST_KEY: part}
+
+
+def _collect(outputs: Any, collected: dict[int, dict[str, Any]]) -> None:
+    """Note the answers of a chunk, or of a whole response's outputs."""
+    several = outputs if isinstance(outputs, list) else [outputs]
+    for position, output in enumerate(several):
+        part = output.get("meta_info", {}).get(REQUEST_KEY)
+        if part is not None:
+            index = position if outputs is several else output.get("index", 0)
+            collected[index] = accumulate(collected.get(index), part)
 
 
 def _steps(output: dict[str, Any]) -> int | None:

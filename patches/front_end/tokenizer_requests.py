@@ -2,42 +2,16 @@
 
 import copy
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
-from soft_sglang.patches.announcement import common_policies, problem_of
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.policies.registry import MODULES_VARIABLE
 
 _INT64 = 1 << 63
-
-
-@patch(
-    "managers.tokenizer_manager.TokenizerManager._validate_and_resolve_lora",
-    When.AROUND,
-    why="With --dp-size above 1 no start message says whether the schedulers run the plugin.",
-    how="Asks them, once: every request passes here before its parameters are read.",
-    upstream="As for Scheduler.get_init_info.",
-    fingerprint="8a23ac3263d71309",
-)
-async def ask_schedulers(original: Callable[..., Awaitable[None]], self: Any, obj: Any) -> None:
-    """Learn whether every scheduler can serve soft requests."""
-    await learn_support(self)
-    await original(self, obj)
-
-
-async def learn_support(manager: Any) -> None:
-    """Ask the schedulers why they cannot serve soft requests, if that is not known yet."""
-    if getattr(manager, "soft_thinking_ask_schedulers", False):
-        states = await manager.get_internal_state()
-        problems = filter(None, map(problem_of, states))
-        manager.soft_thinking_policies = common_policies(states)
-        reason = manager.soft_thinking_unsupported or next(problems, None)
-        manager.soft_thinking_unsupported = reason
-        manager.soft_thinking_ask_schedulers = False
 
 
 @patch(
@@ -52,7 +26,6 @@ async def learn_support(manager: Any) -> None:
         "custom_params as a flat dict. A TypeError of SGLang's own validation becomes a 400."
     ),
     upstream="A plugin hook for sampling parameters would replace it.",
-    fingerprint="f0002ea6cbbf73a7",
 )
 def tokenize(original: Callable[..., Any], self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
     """Build the message to the scheduler."""
@@ -127,7 +100,6 @@ def _preferred(manager: Any) -> dict[str, Any]:
     why="The n samples of a request share one parameter object, and would share their noise.",
     how="Sample i is sent with the seed plus i.",
     upstream="Not applicable.",
-    fingerprint="ea04c3f5ade420f4",
 )
 def number_samples(self: Any, tokenized_obj: Any) -> None:
     """Give every sample of a request its own noise seed."""

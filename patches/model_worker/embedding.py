@@ -9,9 +9,9 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings, warm_up
-from soft_sglang.patches.model_worker.cpu_graph import cpu_graph_is_running
 from soft_sglang.patches.model_worker.forward_batch import ConceptInputs, Mixtures
 from soft_sglang.patches.model_worker.input_embedding import find_input_embedding
+from soft_sglang.patches.record import When, patch
 
 
 class ConceptEmbedding:
@@ -29,12 +29,16 @@ class ConceptEmbedding:
         self._plain_table = _is_plain_table(self.layer)
         sharded = self._plain_table and self.layer.tp_size > 1
         self._vocab_start = self.layer.shard_indices.org_vocab_start_index if sharded else 0
-        name = "_embed_local_shard" if hasattr(self.layer, "_embed_local_shard") else "forward"
-        summed = name == "_embed_local_shard" and self.layer.tp_size > 1
+        on_shard = hasattr(self.layer, "_embed_local_shard")
+        summed = on_shard and self.layer.tp_size > 1
         self._feeds_hidden = not summed or self.layer.shard_indices.org_vocab_start_index == 0
         """Whether this rank contributes the hidden states, where a sum over all ranks follows."""
-        self._embed_ids: Callable[[torch.Tensor], torch.Tensor] = getattr(self.layer, name)
-        setattr(self.layer, name, self._embed)
+        self._embed_ids: Callable[[torch.Tensor], torch.Tensor]
+        if on_shard:
+            self._embed_ids = embed_on_shard.override(self.layer, self)
+        else:
+            self._embed_ids = self.layer.forward
+            self.layer.forward = self.embed
         self._wrap_decode(model)
 
     def warm_up(self) -> None:
@@ -65,7 +69,8 @@ class ConceptEmbedding:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            in_graph = get_is_capture_mode() or cpu_graph_is_running()
+            # on a CPU a step is compiled instead of captured
+            in_graph = get_is_capture_mode() or torch.compiler.is_compiling()
             soft = in_graph or bool(self._inputs)
             if not (soft and forward_batch.forward_mode.is_decode()):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
@@ -76,7 +81,12 @@ class ConceptEmbedding:
 
         model.forward = feed_decode
 
-    def _embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The embeddings of a forward pass, mixtures where they are announced.
+
+        Args:
+            input_ids: the ids, of any shape, also those of mixtures.
+        """
         if len(self._inputs) == 1 and self._inputs[0].index is None and self._plain_table:
             return self._embed_concepts(input_ids, self._inputs[0])
         base = self._embed_ids(input_ids)
@@ -144,6 +154,20 @@ class ConceptEmbedding:
         from sglang.srt.runtime_context import get_parallel
 
         return use_symmetric_memory(get_parallel().tp_group, disabled=not is_allocation_symmetric())
+
+
+@patch(
+    "layers.vocab_parallel_embedding.VocabParallelEmbedding._embed_local_shard",
+    When.OVERRIDE,
+    why="A model embeds ids, and a concept is a sum of embeddings.",
+    how="Sums on the local vocabulary shard: the all-reduce that follows finishes the sum.",
+    upstream="Not applicable. An input embedding without this method is wrapped in whole.",
+)
+def embed_on_shard(
+    _original: Callable[..., torch.Tensor], embedding: ConceptEmbedding, input_ids: torch.Tensor
+) -> torch.Tensor:
+    """Embed on the local shard."""
+    return embedding.embed(input_ids)
 
 
 def _is_plain_table(layer: Any) -> bool:

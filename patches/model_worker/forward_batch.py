@@ -10,6 +10,7 @@ from soft_sglang.concept_sampler import BatchPlan, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.request import effective_top_k, trace_of
+from soft_sglang.patches.versions import extend_end
 from soft_sglang.row_parameters import RowParameters
 from soft_sglang.trace import Concept
 
@@ -67,7 +68,6 @@ def soft_batch_of(forward_batch: Any) -> SoftBatch | None:
     ),
     how="Writes the rows of the prefilled requests and attaches the plan and the concept inputs.",
     upstream="Not applicable.",
-    fingerprint="a7e61b4cbd9bf676",
 )
 def attach_soft_batch(
     forward_batch: Any, _cls: type, batch: Any, model_runner: Any, *args: Any, **kwargs: Any
@@ -132,7 +132,7 @@ def _parameters(req: Any) -> RowParameters:
 
 def _row_start(req: Any) -> RowStart:
     trace, slot = trace_of(req), req.kv.req_pool_idx
-    if trace is None or req.extend_range.end < len(req.full_untruncated_fill_ids):
+    if trace is None or extend_end(req) < len(req.full_untruncated_fill_ids):
         return RowStart(slot, None)  # discrete, or a prefill that goes on
     return trace.row_start(slot, emitted=len(req.output_ids))
 

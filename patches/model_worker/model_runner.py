@@ -1,18 +1,21 @@
 """Model runner: the table, the embedding and the sampling step of the target model."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.thinking_step import warm_up
+from soft_sglang.patches.model_worker.eager import must_be_eager, without_graphs
 from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
 from soft_sglang.patches.model_worker.forward_batch import soft_batch_of
-from soft_sglang.patches.model_worker.sampler import SamplingStep
+from soft_sglang.patches.model_worker.sampler import SamplingStep, SoftSampler
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
+from soft_sglang.patches.versions import last_hidden_states
 
 
 class SoftRuntime:
@@ -26,6 +29,7 @@ class SoftRuntime:
             config = model_runner.model_config  # graphs will hold what reads them
             self.table.hidden_rows(torch.zeros(1, config.hidden_size, dtype=config.dtype))
         self.embedding = ConceptEmbedding(model_runner.model, self.table)
+        self.sampler = SoftSampler(model_runner.sampler)
         if self.table.device.type == "cuda" and options_of(model_runner.server_args).required:
             # no request shall wait for the compiler; a server that is not for soft thinking
             # compiles when the first request asks for it
@@ -42,7 +46,6 @@ class SoftRuntime:
     ),
     how="Allocates the table and wraps the model's input embedding.",
     upstream="Not applicable.",
-    fingerprint="4a4cbaa8fa0fbcc3",
 )
 def create_runtime(_result: None, self: Any) -> None:
     """Create the runtime of a target model's runner."""
@@ -65,10 +68,12 @@ def create_runtime(_result: None, self: Any) -> None:
 @patch(
     "model_executor.model_runner.ModelRunner._forward_raw",
     When.AROUND,
-    why="The embedding is called deep inside the model, without the batch.",
-    how="Tells the embedding which batch is being computed.",
+    why=(
+        "The embedding is called deep inside the model, without the batch. And what a captured "
+        "prefill embeds are ids: it has no place for a resumed request's concepts."
+    ),
+    how="Tells the embedding which batch is computed, and computes it eagerly where it must be.",
     upstream="Not applicable.",
-    fingerprint="6d1e50e217038429",
 )
 def announce_batch(
     original: Callable[..., Any], self: Any, forward_batch: Any, *args: Any, **kwargs: Any
@@ -77,7 +82,8 @@ def announce_batch(
     soft = soft_batch_of(forward_batch)
     if soft is None:
         return original(self, forward_batch, *args, **kwargs)
-    with self.soft_thinking.embedding.feeding(soft.inputs):
+    eager = without_graphs(self) if must_be_eager(self, forward_batch, soft) else nullcontext()
+    with self.soft_thinking.embedding.feeding(soft.inputs), eager:
         return original(self, forward_batch, *args, **kwargs)
 
 
@@ -85,9 +91,8 @@ def announce_batch(
     "model_executor.model_runner.ModelRunner.sample",
     When.AROUND,
     why="The sampler sees neither the request slots nor the table.",
-    how="Hands it the step through the sampling info, and the step's result to the scheduler.",
+    how="Hands it the step, and the step's result to the scheduler.",
     upstream="SamplingObserver sees logits but cannot replace tokens.",
-    fingerprint="1525cea989493ad1",
 )
 def sample_softly(
     original: Callable[..., Any], self: Any, logits_output: Any, forward_batch: Any
@@ -98,7 +103,7 @@ def sample_softly(
         return original(self, logits_output, forward_batch)
     hidden = _last_hidden(logits_output, forward_batch) if soft.plan.feeds_hidden else None
     step = SamplingStep(self.soft_thinking.table, soft.plan, forward_batch.req_pool_indices, hidden)
-    with step.attached_to(forward_batch.sampling_info):
+    with self.soft_thinking.sampler.taking(step):
         next_ids = original(self, logits_output, forward_batch)
     step.report_to(logits_output)
     return next_ids
@@ -113,7 +118,7 @@ def _server_captures_hidden() -> bool:
 
 def _last_hidden(logits_output: Any, forward_batch: Any) -> torch.Tensor:
     """``[B, D]`` last hidden states, taken out of the output unless a request asked for them."""
-    hidden: torch.Tensor = logits_output.hidden_states
+    hidden: torch.Tensor = last_hidden_states(logits_output)
     slots = forward_batch.req_pool_indices
     if forward_batch.soft_thinking.captured_here:
         logits_output.hidden_states = None

@@ -9,19 +9,37 @@ from typing import Any
 import torch
 
 from soft_sglang.concept_sampler import BatchPlan, ConceptStep
-from soft_sglang.concept_table import ConceptTable
+from soft_sglang.concept_table import AnswerSampling, ConceptTable
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.step_output import DeviceOutput, GuidedOutput
+from soft_sglang.patches.versions import widen_top_k
+from soft_sglang.row_parameters import TOP_K_OFF
 
-_ATTRIBUTE = "soft_thinking_step"
+
+class SoftSampler:
+    """Wraps the sampler of one model runner."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+        self.step: SamplingStep | None = None
+        """Of the call that is running; set and reset by :meth:`taking`, read by the hooks."""
+        sample.override(sampler, self)
+        think.override(sampler, self)
+        use_final_ids.override(sampler.output_logprob_processor, self)
+
+    @contextmanager
+    def taking(self, step: "SamplingStep") -> Iterator[None]:
+        """Make the sampler take a step."""
+        self.step = step
+        try:
+            yield
+        finally:
+            self.step = None
 
 
 class SamplingStep:
     """The soft part of one call of SGLang's sampler."""
-
-    active: "SamplingStep | None" = None
-    """The step whose sampler call is running; for the hook that cannot reach it otherwise."""
 
     def __init__(
         self,
@@ -33,17 +51,6 @@ class SamplingStep:
         self._step = ConceptStep(table, plan, slots)
         self._plan = plan.step
         self._hidden = hidden
-
-    @contextmanager
-    def attached_to(self, sampling_info: Any) -> Iterator[None]:
-        """Attach the step for one call of the sampler."""
-        setattr(sampling_info, _ATTRIBUTE, self)
-        SamplingStep.active = self
-        try:
-            yield
-        finally:
-            SamplingStep.active = None
-            delattr(sampling_info, _ATTRIBUTE)
 
     def replaces(self, sampler: Any, sampling_info: Any, return_logprob: bool) -> bool:
         """Whether SGLang's own sampler need not run; decides what :meth:`think` computes."""
@@ -59,13 +66,15 @@ class SamplingStep:
 
     def phase_view(self, sampling_info: Any) -> Any:
         """The sampling info with each row's parameters for its phase."""
-        own = _sampling_of(sampling_info)
-        sampling = self._step.answer_sampling(own)
-        if sampling is own:
+        answers = self._step.plan.answers
+        if not answers:
             return sampling_info
         view = copy.copy(sampling_info)
+        sampling = self._step.answer_sampling(_sampling_of(sampling_info))
         for name, value in sampling._asdict().items():
             setattr(view, name, value)
+        for answer in answers:
+            _cover(view, answer)
         return view
 
     def think(
@@ -123,25 +132,30 @@ def _backend() -> str:
     return backend
 
 
-def _step_of(sampling_info: Any) -> SamplingStep | None:
-    step: SamplingStep | None = getattr(sampling_info, _ATTRIBUTE, None)
-    return step
+def _cover(sampling_info: Any, answer: AnswerSampling) -> None:
+    """Make the host's flags hold for rows that are sampled like ``answer`` too."""
+    unfiltered = answer.top_k >= TOP_K_OFF
+    sampling_info.is_all_greedy &= answer.top_k <= 1
+    sampling_info.is_any_greedy |= answer.top_k <= 1
+    sampling_info.need_top_p_sampling |= answer.top_p != 1.0
+    sampling_info.need_top_k_sampling |= not unfiltered
+    sampling_info.need_min_p_sampling |= answer.min_p > 0
+    widen_top_k(sampling_info, None if unfiltered else answer.top_k)
 
 
 @patch(
     "layers.sampler.Sampler.forward",
-    When.AROUND,
+    When.OVERRIDE,
     why="Thinking rows emit the heaviest token of their concept, not a sampled one.",
     how=(
         "Lets the concept step sample every row where that is exact. Otherwise samples with each "
         "row's parameters for its phase, and replaces the thinking rows' ids."
     ),
     upstream="register_sampler_backend changes the backend for every request.",
-    fingerprint="cda5191757d6cc99",
 )
-def replace_ids(
+def sample(
     original: Callable[..., torch.Tensor],
-    self: Any,
+    soft: SoftSampler,
     logits_output: Any,
     sampling_info: Any,
     return_logprob: bool,
@@ -149,32 +163,56 @@ def replace_ids(
     **kwargs: Any,
 ) -> torch.Tensor:
     """Sample a batch."""
-    step = _step_of(sampling_info)
+    step = soft.step
     if step is None:
-        return original(self, logits_output, sampling_info, return_logprob, *args, **kwargs)
-    if step.replaces(self, sampling_info, return_logprob):
-        self._preprocess_logits(logits_output.next_token_logits, sampling_info)
+        return original(logits_output, sampling_info, return_logprob, *args, **kwargs)
+    if step.replaces(soft.sampler, sampling_info, return_logprob):
+        soft.sampler._preprocess_logits(logits_output.next_token_logits, sampling_info)
         return step.final_ids(None)
     view = step.phase_view(sampling_info)
-    return step.final_ids(original(self, logits_output, view, return_logprob, *args, **kwargs))
+    return step.final_ids(original(logits_output, view, return_logprob, *args, **kwargs))
 
 
 @patch(
     "layers.sampler.Sampler._preprocess_logits",
-    When.AFTER,
+    When.OVERRIDE,
     why=(
         "Concepts come from the logits after penalties, bias, grammar mask and custom processors, "
         "and before the sampler divides them by the temperature in place."
     ),
     how="Computes the concept step here.",
     upstream="Not applicable.",
-    fingerprint="510aab35bf494675",
 )
-def think(logits: torch.Tensor, self: Any, _logits: torch.Tensor, sampling_info: Any) -> None:
+def think(
+    original: Callable[..., torch.Tensor], soft: SoftSampler, logits: torch.Tensor, info: Any
+) -> torch.Tensor:
     """Compute the concepts of a batch."""
-    step = _step_of(sampling_info)
-    if step is not None:
-        step.think(logits, sampling_info, _agreement(self, sampling_info))
+    logits = original(logits, info)
+    if soft.step is not None:
+        soft.step.think(logits, info, _agreement(soft.sampler, info))
+    return logits
+
+
+@patch(
+    "layers.logprob_processor.OutputLogprobProcessor.compute_logprobs",
+    When.OVERRIDE,
+    why="The sampler computes them before the thinking rows' ids are replaced.",
+    how="Replaces the ids here too.",
+    upstream="Not applicable.",
+)
+def use_final_ids(
+    original: Callable[..., Any],
+    soft: SoftSampler,
+    logprobs: torch.Tensor,
+    top_logprobs_nums: list[int],
+    token_ids_logprobs: list[list[int]],
+    batch_next_token_ids: torch.Tensor,
+) -> Any:
+    """Compute the log-probabilities of the ids that are emitted."""
+    ids = batch_next_token_ids
+    if soft.step is not None:
+        ids = soft.step.final_ids(ids)
+    return original(logprobs, top_logprobs_nums, token_ids_logprobs, ids)
 
 
 def _agreement(sampler: Any, sampling_info: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:

@@ -16,7 +16,6 @@ from soft_sglang.patches.scheduler.request import trace_of
     ),
     how="Tells a soft request's grammar its think-end token.",
     upstream="SGLang lets a request choose only among the parser's own terminators.",
-    fingerprint="dd04e30a7d26f10d",
 )
 def start_after_own_end(_result: None, self: Any, req: Any) -> None:
     """Let a soft request's grammar start after its own think-end token."""
@@ -34,7 +33,6 @@ def start_after_own_end(_result: None, self: Any, req: Any) -> None:
     why="As for the grammar: usage.reasoning_tokens would count the answer too.",
     how="Counts a soft request's tokens up to its own think-end token.",
     upstream="As for the grammar.",
-    fingerprint="a3ebdd595ad6a9cc",
 )
 def count_to_own_end(
     original: Callable[..., None], self: Any, req: Any, next_token_id: Any

@@ -33,7 +33,6 @@ def metrics_for(req: Any) -> ThinkingMetrics | None:
     why="Operators want to see soft thinking where they see everything else.",
     how="Creates the metrics with the collector's labels, in the processes that SGLang counts in.",
     upstream="Not applicable.",
-    fingerprint="1f9eb0a5e9a4f9a0",
 )
 def create_metrics(context: Any, _cls: type, **_kwargs: Any) -> None:
     """Create the metrics of this process."""

@@ -1,50 +1,48 @@
 """Output streamer: reports of soft requests travel with their tokens."""
 
-from collections.abc import Callable
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.metrics import metrics_for
 from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.patches.unsupported_modes import unsupported_mode
 from soft_sglang.trace import RequestTrace
 
 
 @patch(
-    "managers.scheduler_components.output_streamer.SchedulerOutputStreamer.__post_init__",
+    "managers.scheduler.Scheduler.get_output_streamer_class",
     When.AFTER,
-    why="Additional output fields are off by default.",
-    how="Switches them on; a batch without soft requests adds nothing.",
-    upstream="Meant for subclasses; there is no way to name one.",
-    fingerprint="a91c72011b315925",
-)
-def switch_on(_result: None, self: Any) -> None:
-    """Let the streamer ask for additional fields."""
-    type(self).has_additional_customized_info = True
-
-
-@patch(
-    "managers.scheduler_components.output_streamer."
-    "SchedulerOutputStreamer.build_additional_customized_info",
-    When.AROUND,
     why="The client learns of the concepts and of how thinking ended.",
-    how="Adds each soft request's report; None for the others.",
-    upstream="As for __post_init__.",
-    fingerprint="6331a6c81d092642",
+    how="Extends the class, as it is meant to be: with a report of each soft request.",
+    upstream="A plugin hook for output fields would replace it.",
 )
-def add_reports(
-    original: Callable[..., dict[str, list[Any]]], self: Any, reqs: list[Any]
-) -> dict[str, list[Any]]:
-    """Add the reports of a batch."""
-    fields = original(self, reqs)
+def stream_reports(streamer: Any, self: Any) -> type | None:
+    """Extend the scheduler's output streamer."""
+    if unsupported_mode(self.server_args) is not None:
+        return None  # as it is: the Rust server, for one, refuses additional fields
+
+    class SoftOutputStreamer(streamer):
+        __slots__ = ()
+        has_additional_customized_info = True
+
+        def build_additional_customized_info(self, reqs: list[Any]) -> dict[str, list[Any]]:
+            fields: dict[str, list[Any]] = streamer.build_additional_customized_info(self, reqs)
+            return {**fields, **_reports(reqs)}
+
+    return SoftOutputStreamer
+
+
+def _reports(reqs: list[Any]) -> dict[str, list[Any]]:
+    """The reports of a batch's soft requests, None for the others; nothing if there are none."""
     traces = [trace_of(req) for req in reqs]
     if all(trace is None for trace in traces):
-        return fields
+        return {}
     reports = [
         None if t is None else final_report(req, t) if req.finished() else t.report(None)
         for req, t in zip(reqs, traces, strict=True)
     ]
-    return {**fields, REQUEST_KEY: reports}
+    return {REQUEST_KEY: reports}
 
 
 def final_report(req: Any, trace: RequestTrace, end: str | None = None) -> dict[str, Any]:

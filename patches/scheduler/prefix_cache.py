@@ -9,60 +9,77 @@ from typing import Any
 
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.patches.versions import (
+    extend_end,
+    go_on_after_prefill,
+    insert_into_tree,
+    insertion_flag,
+)
 
 
 @patch(
     "mem_cache.common.release_kv_cache",
     When.AROUND,
     why="A finished request's whole sequence is inserted.",
-    how="Other trees than SGLang's own, whose insertion is limited below, insert nothing: a "
-    "subclass may store what it is given elsewhere.",
+    how="Inserts a soft request up to the end of its prompt instead, where that is possible.",
     upstream="A per-request limit of the insertion would replace it.",
-    fingerprint="dceef436a0eb5a54",
 )
 def release_without_concepts(
-    original: Callable[..., None], req: Any, tree_cache: Any, is_insert: bool = True
+    original: Callable[..., None], req: Any, tree_cache: Any, *args: Any, **kwargs: Any
 ) -> None:
     """Release a request's key-value pairs."""
+    flag = insertion_flag()
+    wanted = args[0] if args else kwargs.get(flag, True)
+    trace = trace_of(req)
+    if trace is None or not wanted:
+        original(req, tree_cache, *args, **kwargs)
+        return
+    if _takes_prompts(tree_cache) and req.kv.holds_kv and not req.skip_radix_cache_insert:
+        insert_into_tree(tree_cache, req, up_to=min(req.owned_kv_len(), trace.prompt_len))
+    original(req, tree_cache, **{flag: False})
+
+
+def _takes_prompts(tree_cache: Any) -> bool:
+    """Whether a tree can be given the first part of a request that has gone on.
+
+    A Mamba state cannot be cut: the request's is that of a token after the prompt. And a subclass
+    of SGLang's tree may store what it is given elsewhere.
+    """
     from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
-    if trace_of(req) is not None and type(tree_cache) is not UnifiedRadixCache:
-        is_insert = False
-    original(req, tree_cache, is_insert)
+    return type(tree_cache) is UnifiedRadixCache and not tree_cache.supports_mamba()
 
 
-@patch(
-    "mem_cache.unified_radix_cache.UnifiedRadixCache.insert_req",
-    When.AROUND,
-    why="As for release_kv_cache.",
-    how="Inserts a soft request up to the end of its prompt; the caller frees the rest.",
-    upstream="As for release_kv_cache.",
-    fingerprint="de82214f33665bc4",
-)
-def insert_prompt_only(
-    original: Callable[..., None], self: Any, req: Any, *, up_to: int, **kwargs: Any
-) -> None:
-    """Insert a finished request."""
-    trace = trace_of(req)
-    limit = up_to if trace is None else min(up_to, trace.prompt_len)
-    original(self, req, up_to=limit, **kwargs)
+_WHY = "A resumed request's prefill, and each chunk of it, is inserted."
+_HOW = "Past the prompt, only notes how far the request is prefilled."
+_UPSTREAM = "As for release_kv_cache."
 
 
-@patch(
-    "mem_cache.common.maybe_cache_unfinished_req",
-    When.AROUND,
-    why="A resumed request's prefill, and each chunk of it, is inserted.",
-    how="Past the prompt, only refreshes what the scheduler reads of the request.",
-    upstream="As for release_kv_cache.",
-    fingerprint="7c703be9ce89b418",
-)
-def cache_prompt_only(
+def _insert_prompt_only(
     original: Callable[..., None], req: Any, tree_cache: Any, **kwargs: Any
 ) -> None:
     """Insert the prefill of a soft request only while it is prompt."""
     trace = trace_of(req)
-    if trace is None or req.extend_range.end <= trace.prompt_len:
+    if trace is None or extend_end(req) <= trace.prompt_len:
         original(req, tree_cache, **kwargs)
-        return
-    row = tree_cache.req_to_token_pool.req_to_token[req.kv.req_pool_idx]
-    req.prefix_indices = row[: req.extend_range.end].to(dtype=req.prefix_indices.dtype, copy=True)
+    else:
+        go_on_after_prefill(tree_cache, req)
+
+
+checkpoint_prompt_only = patch(
+    "mem_cache.common.checkpoint_kv_cache",
+    When.AROUND,
+    why=_WHY,
+    how=_HOW,
+    upstream=_UPSTREAM,
+    sglang=">=0.5.22",
+)(_insert_prompt_only)
+
+cache_prompt_only = patch(
+    "mem_cache.common.maybe_cache_unfinished_req",
+    When.AROUND,
+    why=_WHY,
+    how=_HOW,
+    upstream=_UPSTREAM,
+    sglang="<0.5.22",
+)(_insert_prompt_only)

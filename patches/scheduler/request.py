@@ -1,5 +1,6 @@
 """The scheduler's request: its trace, and how much of it may come from the prefix cache."""
 
+import copy
 from typing import Any
 
 from soft_sglang.concept_table import AnswerSampling
@@ -23,16 +24,16 @@ def trace_of(req: Any) -> RequestTrace | None:
     why="The scheduler keeps the committed trace of a soft request.",
     how="Builds it from the parameters in custom_params.",
     upstream="Not applicable.",
-    fingerprint="898119480c4cbb8b",
 )
 def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     """Attach a trace to a soft request."""
-    sampling = self.sampling_params
-    custom = sampling.custom_params
+    custom = self.sampling_params.custom_params
     wire = custom.get(WIRE_KEY) if isinstance(custom, dict) else None
     if wire is None:
         return
     params = SoftThinkingParams.from_wire(wire)
+    # a copy: samples of one request may share the object
+    sampling = self.sampling_params = copy.copy(self.sampling_params)
     # logit processors of the client's get its own parameters, to which SGLang added the request
     own = {name: value for name, value in custom.items() if name != WIRE_KEY}
     sampling.custom_params = own if own.keys() - {"__req__"} else None
@@ -53,7 +54,6 @@ def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     why="A resumed soft request must not match key-value pairs that somebody computed from ids.",
     how="Caps the match at the prompt.",
     upstream="Not applicable.",
-    fingerprint="b1bee4215aa885c9",
 )
 def match_prompt_only(max_prefix_len: int, self: Any, *args: Any, **kwargs: Any) -> int:
     """Cap the prefix match of a soft request."""

@@ -17,7 +17,6 @@ from soft_sglang.policies.registry import registered
     why="A scheduler process in which the plugin was not loaded would quietly decode normally.",
     how="Adds the version to the start message; the parent checks it.",
     upstream="SGLang only logs a plugin's failure.",
-    fingerprint="ff0eddbe87205963",
 )
 def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
     """Announce the plugin to the parent process."""
@@ -30,7 +29,6 @@ def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
     why="With --dp-size above 1 the start messages end at a controller in between.",
     how="Adds the same to the internal state, which the parent can ask every scheduler for.",
     upstream="As for get_init_info.",
-    fingerprint="f3c646486e4a82be",
 )
 def announce_on_request(output: Any, self: Any, *_args: Any) -> None:
     """Announce the plugin to whoever asks for the internal state."""
@@ -48,7 +46,6 @@ def _announcement(scheduler: Any) -> dict[str, Any]:
     why="A request that is aborted in the queue passes no output streamer; it may have run before.",
     how="Its last report travels in the message's reason, as JSON: only scalars may.",
     upstream="Not applicable.",
-    fingerprint="441432a6639f1ddd",
 )
 def report_abort(message: Any, req: Any, *_args: Any, **_kwargs: Any) -> None:
     """Add the last report of a soft request."""
