@@ -1,8 +1,6 @@
 """Loading the plugin: the supported SGLang, and every patch active or no start."""
 
 import asyncio
-import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +12,8 @@ import soft_sglang
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches import plugin
+from soft_sglang.patches.announcement import learn_support
 from soft_sglang.patches.front_end.engine import check_schedulers
-from soft_sglang.patches.front_end.tokenizer_requests import learn_support
 from soft_sglang.patches.record import When, patch
 
 ROOT = Path(__file__).parents[2]
@@ -34,24 +32,28 @@ def registry(monkeypatch):
 
 
 def _patch_of(target):
-    @patch(target, When.AFTER, why="", how="", upstream="", fingerprint="")
+    @patch(target, When.AFTER, why="", how="", upstream="")
     def hook(result):
         return result
 
     return hook
 
 
-@pytest.mark.parametrize("version", ["0.5.21", "0.5.21.post1"])
+@pytest.mark.parametrize("version", ["0.5.21", "0.5.21.post1", "0.5.22", "0.5.23", "0.5.23.post1"])
 def test_supported_version(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", lambda _name: version)
     assert check_sglang_version() == version
 
 
-@pytest.mark.parametrize("version", ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.22", "1.0"])
-def test_unsupported_version(monkeypatch, version):
+@pytest.mark.parametrize("version", ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.99", "1.0"])
+def test_an_unsupported_version_stops_with_what_to_do(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", lambda _name: version)
-    with pytest.raises(SystemExit, match=rf"0\.5\.21.*but {version} is installed"):
+    with pytest.raises(SystemExit) as stopped:
         plugin.load()
+    message = str(stopped.value)
+    assert "0.5.21" in message and f"but {version} is installed" in message
+    assert "pip install 'sglang" in message and "SGLANG_PLUGINS" in message
+    assert ("newer soft-sglang" in message) == (version in ("0.5.99", "1.0"))
 
 
 def test_missing_sglang(monkeypatch):
@@ -107,23 +109,6 @@ def test_patch_on_a_function_that_another_plugin_patched_before(registry, monkey
         plugin.load()
 
 
-def test_every_patch_is_documented_and_was_written_against_the_installed_sglang(tmp_path):
-    run = subprocess.run(
-        [sys.executable, ROOT / "scripts/check_patches.py"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout
-    patches = plugin.all_patches()
-    for known in patches:
-        assert f"{known.target}  [{known.when.value}, same]" in run.stdout
-        assert known.why and known.how and known.upstream
-    assert run.stdout.splitlines()[-1] == f"{len(patches)} patches, 0 drifted or gone"
-    assert len({known.target for known in patches}) == len(patches) > 20
-
-
 @pytest.mark.parametrize(
     ("announced", "said"), [({}, "not loaded"), ({"soft_thinking": "0.0.1"}, "0.0.1 instead of")]
 )
@@ -165,15 +150,3 @@ def _start(announcements, dp_size=1):
     server_args = ServerArgs(model_path=MODEL_PATH, device="cpu", dp_size=dp_size)
     check_schedulers(launched, object, server_args)
     return manager
-
-
-def test_drifted_and_gone_targets_are_reported(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import check_patches
-
-    changed = [_patch_of("server_args.ServerArgs.add_cli_args"), _patch_of("no_such_module.f")]
-    monkeypatch.setattr(check_patches, "all_patches", lambda: changed)
-    assert check_patches.main([]) == 1
-    output = capsys.readouterr().out
-    assert "ServerArgs.add_cli_args  [after, drifted]" in output
-    assert "no_such_module.f  [after, gone]" in output
