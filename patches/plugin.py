@@ -70,17 +70,22 @@ def load() -> None:
     check_sglang_version()
     try:
         load_modules()
-        patches = [patch for patch in all_patches() if patch.when is not When.OVERRIDE]
+        patches = all_patches()
         _apply(patches)
     except Exception as error:
         raise SystemExit(f"soft-sglang could not be loaded: {error!r}") from error
     check_active(patches)
 
 
+def _hooks(patches: list[Patch]) -> list[Patch]:
+    """Those of whole classes; the others are put around one object when it is there."""
+    return [patch for patch in patches if patch.when is not When.OVERRIDE]
+
+
 def _apply(patches: list[Patch]) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    for patch in patches:
+    for patch in _hooks(patches):
         registered = [hook for _, hook, _ in HookRegistry._hooks.get(patch.target, [])]
         if patch.hook not in registered:
             if patch.target in HookRegistry._patched:  # SGLang would skip it
@@ -97,7 +102,9 @@ def check_active(patches: list[Patch]) -> None:
     """
     from sglang.srt.plugins.hook_registry import HookRegistry
 
-    missing = [patch.target for patch in patches if patch.target not in HookRegistry._patched]
+    missing = [
+        patch.target for patch in _hooks(patches) if patch.target not in HookRegistry._patched
+    ]
     if missing:
         raise SystemExit(
             "soft-sglang: these patches are not active, so soft thinking would be wrong: "

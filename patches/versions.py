@@ -3,6 +3,7 @@
 What an older version needs goes when that version is no longer supported.
 """
 
+from functools import cache
 from typing import Any
 
 from packaging.version import Version
@@ -10,6 +11,7 @@ from packaging.version import Version
 from soft_sglang.compatibility import installed_sglang
 
 
+@cache
 def _since(version: str) -> bool:
     installed = installed_sglang()
     return installed is not None and Version(installed) >= Version(version)
@@ -55,8 +57,8 @@ def widen_top_k(sampling_info: Any, top_k: int | None) -> None:
     sampling_info.max_top_k = None if top_k is None else max(sampling_info.max_top_k, top_k)
 
 
-def has_dp_attention(view: Any) -> bool:
-    """Whether server arguments ask for DP attention; since 0.5.22 a width does, too."""
+def attention_is_data_parallel(view: Any) -> bool:
+    """Of server arguments; since 0.5.22 the flag is resolved into a width, which may be given."""
     return bool(view.enable_dp_attention or (_since("0.5.22") and view.attn_dp_size > 1))
 
 

@@ -3,6 +3,7 @@
 from importlib import metadata
 
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 SUPPORTED_SGLANG = SpecifierSet(">=0.5.21,<0.5.24")
 """The patches were reviewed against the source of these versions."""
@@ -28,9 +29,11 @@ def check_sglang_version() -> str:
             f"soft-sglang needs SGLang {SUPPORTED_SGLANG}, but SGLang is not installed."
         )
     if not SUPPORTED_SGLANG.contains(version, prereleases=True):
+        newer = Version(version) >= max(Version(one.version) for one in SUPPORTED_SGLANG)
         raise SystemExit(
             f"soft-sglang supports SGLang {SUPPORTED_SGLANG}, but {version} is installed. "
-            "Install a supported SGLang or another version of soft-sglang; to run SGLang "
-            "without the plugin, uninstall soft-sglang or leave it out of SGLANG_PLUGINS."
+            + ("Look for a newer soft-sglang, or install" if newer else "Install")
+            + f" a supported SGLang: pip install 'sglang{SUPPORTED_SGLANG}'. To run SGLang without "
+            "the plugin, uninstall soft-sglang or leave it out of SGLANG_PLUGINS."
         )
     return version

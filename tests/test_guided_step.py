@@ -130,9 +130,7 @@ def record(traces: Sequence[RequestTrace | None], ids: torch.Tensor, step: Conce
         for plan, result in zip(step.plan.guided, step.guided, strict=True)
     ]
     output = DeviceOutput(step.plan.positions, step.output, guided).copy_to_host(torch.clone)
-    reqs = [
-        SimpleNamespace(**({} if trace is None else {"soft_thinking": trace})) for trace in traces
-    ]
+    reqs = [SimpleNamespace(soft_thinking=trace) for trace in traces]
     output.consume(
         SimpleNamespace(reqs=reqs), [SimpleNamespace(token_ids=[i]) for i in ids.tolist()]
     )

@@ -9,7 +9,7 @@ from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
 from soft_sglang.patches.front_end.tokenizer_requests import resolve_request
 from soft_sglang.patches.options import attach_options
-from soft_sglang.patches.scheduler.request import start_trace
+from soft_sglang.patches.scheduler.request import trace_of
 
 
 def _manager(preferred=None, vocab_size=tiny_models.VOCAB_SIZE, **options):
@@ -111,6 +111,6 @@ def test_a_top_k_beyond_the_vocabulary_is_off(top_k, planned):
         origin_input_ids=[5],
         vocab_size=tiny_models.VOCAB_SIZE,
     )
-    start_trace(None, request)
-    assert request.soft_thinking.top_k == planned
-    assert request.soft_thinking.answer.top_k == planned
+    trace = trace_of(request)
+    assert trace.top_k == planned
+    assert trace.answer.top_k == planned

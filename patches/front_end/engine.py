@@ -7,6 +7,7 @@ from soft_sglang.patches.front_end.tokenizer_requests import token_id
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
+from soft_sglang.patches.versions import attention_is_data_parallel
 
 
 @patch(
@@ -21,7 +22,7 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
     from soft_sglang import __version__
 
     tokenizer_manager, scheduler_infos = result[0], result[3].scheduler_infos
-    ask_later = server_args.dp_size > 1  # the controller in between does not hand the message on
+    ask_later = _has_controller(server_args)  # which does not hand the message on
     if ask_later:
         scheduler_infos = []
     for info in scheduler_infos:
@@ -42,3 +43,11 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
                 token_id(tokenizer_manager, "think_end_str", options.think_end_str)
             except ValueError as error:
                 raise SystemExit(f"soft-sglang: {error}") from None
+
+
+def _has_controller(server_args: Any) -> bool:
+    """Whether there is a process between this one and the schedulers."""
+    from sglang.srt.arg_groups.overrides import resolving_view
+
+    view = resolving_view(server_args)
+    return view.dp_size > 1 or attention_is_data_parallel(view)

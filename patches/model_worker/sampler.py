@@ -184,12 +184,15 @@ def sample(
     upstream="Not applicable.",
 )
 def think(
-    original: Callable[..., torch.Tensor], soft: SoftSampler, logits: torch.Tensor, info: Any
+    original: Callable[..., torch.Tensor],
+    soft: SoftSampler,
+    logits: torch.Tensor,
+    sampling_info: Any,
 ) -> torch.Tensor:
     """Compute the concepts of a batch."""
-    logits = original(logits, info)
+    logits = original(logits, sampling_info)
     if soft.step is not None:
-        soft.step.think(logits, info, _agreement(soft.sampler, info))
+        soft.step.think(logits, sampling_info, _agreement(soft.sampler, sampling_info))
     return logits
 
 

@@ -39,7 +39,7 @@ def count_to_own_end(
 ) -> None:
     """Count the reasoning tokens of one request."""
     trace = trace_of(req)
-    if trace is None:
+    if trace is None or not req.require_reasoning:
         original(self, req, next_token_id)
-    elif req.require_reasoning:
+    else:
         req.update_reasoning_tokens(next_token_id, [trace.params.think_end_id])

@@ -13,39 +13,37 @@ _ATTRIBUTE = "soft_thinking"
 
 
 def trace_of(req: Any) -> RequestTrace | None:
-    """The trace of a soft request, None for a discrete one."""
-    trace: RequestTrace | None = getattr(req, _ATTRIBUTE, None)
+    """The trace of a soft request, None for a discrete one.
+
+    It is begun when it is first asked for: at the latest when the request's prefix is matched,
+    before its first batch.
+    """
+    if not hasattr(req, _ATTRIBUTE):
+        req.soft_thinking = _begin_trace(req)
+    trace: RequestTrace | None = req.soft_thinking
     return trace
 
 
-@patch(
-    "managers.schedule_batch.Req.__init__",
-    When.AFTER,
-    why="The scheduler keeps the committed trace of a soft request.",
-    how="Builds it from the parameters in custom_params.",
-    upstream="Not applicable.",
-)
-def start_trace(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
-    """Attach a trace to a soft request."""
-    custom = self.sampling_params.custom_params
+def _begin_trace(req: Any) -> RequestTrace | None:
+    custom = req.sampling_params.custom_params
     wire = custom.get(WIRE_KEY) if isinstance(custom, dict) else None
     if wire is None:
-        return
+        return None
     params = SoftThinkingParams.from_wire(wire)
     # a copy: samples of one request may share the object
-    sampling = self.sampling_params = copy.copy(self.sampling_params)
+    sampling = req.sampling_params = copy.copy(req.sampling_params)
     # logit processors of the client's get its own parameters, to which SGLang added the request
     own = {name: value for name, value in custom.items() if name != WIRE_KEY}
     sampling.custom_params = own if own.keys() - {"__req__"} else None
-    self.soft_thinking = RequestTrace(
-        params,
-        prompt_len=len(self.origin_input_ids),
-        answer=_answer_sampling(params, self.vocab_size),
-        top_k=effective_top_k(sampling.top_k, self.vocab_size),
-    )
-    metrics = metrics_for(self)
+    metrics = metrics_for(req)
     if metrics is not None:
         metrics.request_arrived()
+    return RequestTrace(
+        params,
+        prompt_len=len(req.origin_input_ids),
+        answer=_answer_sampling(params, req.vocab_size),
+        top_k=effective_top_k(sampling.top_k, req.vocab_size),
+    )
 
 
 @patch(
