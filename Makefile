@@ -1,11 +1,19 @@
 # SGLANG=0.5.21: with an older supported version of SGLang, in an environment of its own
 export SGLANG ?=
 NEWEST := $(shell sed -n 's/^sglang==//p' requirements/cpu.txt)
+OLDER := $(patsubst requirements/sglang-%.txt,%,$(sort $(wildcard requirements/sglang-*.txt)))
 BIN := .venv$(addprefix -,$(filter-out $(NEWEST),$(SGLANG)))/bin
 # The folder kernels/ must not hide a package of the same name (Python 3.11+).
 export PYTHONSAFEPATH := 1
 
-.PHONY: help setup serve lint test eval test-slow format clean
+# What must hold on every version: off is off, oracle, prefix cache, retraction, neighbours, server
+INVARIANTS := tests/test_drift.py tests/test_model_classes.py tests/test_hybrid_prefix_cache.py \
+	$(addprefix tests/engine/test_, off.py architectures.py hybrid_models.py prefix_cache.py \
+		retraction.py neighbours.py thinking_policies.py) \
+	$(addprefix tests/server/test_, plugin.py arguments.py bad_requests.py chat.py completions.py \
+		generate.py stream.py)
+
+.PHONY: help setup serve lint test eval invariants matrix test-slow format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,7 +31,14 @@ lint: setup ## Style, types, shell scripts
 	$(BIN)/shellcheck scripts/*.sh .ci/run
 
 test: lint ## Lint and the tests; pytest flags in ARGS="..."
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow and not versions" $(ARGS)
+
+invariants: setup ## The tests that every version of SGLang must pass
+	$(BIN)/pytest -m "not slow" $(INVARIANTS) $(ARGS)
+
+matrix: setup ## The invariants on each older supported SGLang, and all versions against each other
+	for version in $(OLDER); do $(MAKE) invariants SGLANG=$$version || exit; done
+	$(BIN)/pytest -m versions tests/versions $(ARGS)
 
 eval: setup ## Compare every arm on the bundled model, with a report in build/eval/report
 	OMP_WAIT_POLICY=passive $(BIN)/python -m soft_sglang.eval run --out build/eval --limit 300 \

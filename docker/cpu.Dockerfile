@@ -4,11 +4,15 @@ FROM python:3.11-slim AS build
 WORKDIR /src
 COPY requirements requirements
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+# an older supported SGLang, such as 0.5.21; empty: that of requirements/cpu.txt
+ARG SGLANG=
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir -r requirements/build.txt \
     && /opt/venv/bin/pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX_URL}" \
         -r requirements/torch.txt \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps -r requirements/cpu.txt
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps -r requirements/cpu.txt \
+    && if [ -n "${SGLANG}" ]; then \
+        /opt/venv/bin/pip install --no-cache-dir --no-deps -r "requirements/sglang-${SGLANG}.txt"; fi
 COPY . .
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 

@@ -1,6 +1,6 @@
 # The official SGLang image plus this package. Build from the repository root:
 #   docker build -f docker/gpu.Dockerfile -t soft-sglang:gpu .
-ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.21
+ARG SGLANG_IMAGE=lmsysorg/sglang:v0.5.23
 
 FROM python:3.12-slim AS build
 WORKDIR /src

@@ -55,6 +55,7 @@ MINIMAL_MORE = ("jsonschema",)
 MINIMAL_LESS = ("cuda-tile", "nccl4py", "nvidia-cudnn-frontend", "nvidia-cutlass-dsl")
 """What FlashInfer requires, and imports only for kernels that are not used here."""
 TESTS = ("pytest", "hypothesis")
+KERNEL = "sglang-kernel"
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,19 @@ def report(folders: list[Path]) -> None:
     print('  export PYTHONPATH="$PWD/site"')
 
 
+def pin_of(name: str, requirements: Iterable[Requirement]) -> str:
+    """The version that requirements pin a package to.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for requirement in requirements:
+        for specifier in requirement.specifier:
+            if canonicalize_name(requirement.name) == name and specifier.operator == "==":
+                return specifier.version
+    raise ValueError(f"no version of {name} is pinned")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -311,12 +325,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="to be created")
     parser.add_argument("--python", default="3.12", help="version of the host's Python")
-    parser.add_argument("--sglang", default="0.5.21", help="version of SGLang")
+    parser.add_argument("--sglang", default="0.5.23", help="version of SGLang")
     parser.add_argument("--full", action="store_true", help="all of SGLang's requirements")
     parser.add_argument("--without", nargs="+", default=[], help="what the host has; * allowed")
     parser.add_argument("--sm90-only", action="store_true", help="a trimmed sglang-kernel")
-    parser.add_argument("--kernel", default="0.4.7", help="its Python files' release")
-    parser.add_argument("--kernel-library", default="0.4.7", help="its library's release")
+    parser.add_argument("--kernel", help="its Python files' release; default: what SGLang pins")
+    parser.add_argument("--kernel-library", help="its library's release; default: the same")
     parser.add_argument("--part-size", type=float, help="split into folders of so many MiB")
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
@@ -329,12 +343,14 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.full:
         without += MINIMAL_LESS
     if arguments.sm90_only:
-        build_trimmed(folder, target, arguments.kernel, arguments.kernel_library)
-        without.append("sglang-kernel")
+        without.append(KERNEL)
     collection = Collection(folder, target, tuple(without), tested_versions(target))
     sglang = Requirement(f"sglang=={arguments.sglang}")
     collection.add_alone(sglang)
     direct = [r for r in required_by(collection.wheels["sglang"]) if target.needs(r)]
+    if arguments.sm90_only:
+        kernel = arguments.kernel or pin_of(KERNEL, direct)
+        build_trimmed(folder, target, kernel, arguments.kernel_library or kernel)
     collection.add([*chosen(direct, arguments.full), *map(Requirement, TESTS)])
     build_own(folder)
     for conflict in collection.conflicts:

@@ -26,8 +26,17 @@ class Server:
     logs: ClassVar[list[Path]] = []
     """Of the servers that were started, the last one last."""
 
-    def __init__(self, folder: Path, *flags: str, api_key: str = "none") -> None:
-        """Start a server on the bundled model; it is not ready yet."""
+    def __init__(
+        self,
+        folder: Path,
+        *flags: str,
+        api_key: str = "none",
+        python: Path | str = sys.executable,
+    ) -> None:
+        """Start a server on the bundled model; it is not ready yet.
+
+        ``python``: of the environment that it shall run in.
+        """
         port = _free_port()
         self.api_key = api_key
         self.url = f"http://127.0.0.1:{port}"
@@ -37,7 +46,7 @@ class Server:
         environment.pop("SGLANG_USE_CPU_ENGINE", None)  # the server chooses by itself
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "soft_sglang.launch_server", "--port", str(port), *flags],
+                [python, "-m", "soft_sglang.launch_server", "--port", str(port), *flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
