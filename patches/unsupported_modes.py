@@ -26,6 +26,8 @@ def unsupported_mode(server_args: Any) -> str | None:
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),
+        # a prefill is embedded in parts there, and the announced positions are those of the whole
+        "--enable-adaptive-dispatch-to-encoder": view.enable_adaptive_dispatch_to_encoder,
         "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
         **later_modes(view),
     }

@@ -127,7 +127,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "stablelm": Architecture("stablelm", 3),
     "gpt2": Architecture(
         "gpt2",
-        40,
+        100,
         special="learned positions; no getter",
         config={**_ALL_HEADS, "n_inner": 96, "tie_word_embeddings": True},
         embedding_std=0.1,
@@ -181,7 +181,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "olmo3": Architecture(
         "olmo3",
-        68,
+        140,
         special="sliding window of 16",
         config=_WINDOWED,
         embedding_std=0.6,

@@ -54,7 +54,11 @@ def _declared(model: torch.nn.Module) -> Any:
         layer = getter()
     except (TypeError, AttributeError, NotImplementedError):
         return None
-    return layer if isinstance(layer, torch.nn.Module) else None
+    if not isinstance(layer, torch.nn.Module):
+        return None
+    # a wrapper may hide its table from PyTorch: it is found by its size then
+    holds_table = any(_is_table(name, module) for name, module in layer.named_modules())
+    return layer if holds_table else None
 
 
 def _largest_table(model: torch.nn.Module) -> Any:

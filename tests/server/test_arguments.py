@@ -4,8 +4,10 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
+from packaging.version import Version
 from transformers import AutoConfig
 
 from soft_sglang.bundled import MODEL_PATH
@@ -31,6 +33,19 @@ REFUSED_VALUES = {
 }
 """The same, within this process."""
 
+VERSION = Version(metadata.version("sglang"))
+LATER = {
+    flag: [flag]
+    for since, flag in [
+        ("0.5.22", "--enable-watermark"),
+        ("0.5.23", "--enable-nvidia-megakernel"),
+        ("0.5.23", "--enable-amd-monokernel"),
+    ]
+    if Version(since) <= VERSION
+}
+if Version("0.5.22") <= VERSION:
+    LATER["DP attention"] = ["--attn-dp-size", "2", "--tp", "2"]
+
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
     "--disaggregation-mode": ["--disaggregation-mode", "prefill"],
@@ -41,6 +56,8 @@ UNSUPPORTED = {
     "--enable-pdmux": ["--enable-pdmux"],
     "--attn-cp-size": ["--attn-cp-size", "2", "--tp", "2"],
     "--enable-two-batch-overlap": ["--enable-two-batch-overlap"],
+    "--enable-adaptive-dispatch-to-encoder": ["--enable-adaptive-dispatch-to-encoder"],
+    **LATER,
 }
 """By the flag that the message names."""
 
