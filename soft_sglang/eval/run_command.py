@@ -4,7 +4,7 @@ import argparse
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def describe(plan: Plan, client: Client, engine_args: Mapping[str, Any]) -> Run:
         soft_thinking={**vars(plan.soft_defaults), "think_end_str": client.think_end},
         **describe_plan(plan),
         machine=describe_machine(),
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -53,7 +53,7 @@ def load() -> None:
     def count(original, self, batch, *args, **kwargs):
         if not batch.forward_mode.is_decode():
             return original(self, batch, *args, **kwargs)
-        soft = sum(hasattr(req, "soft_thinking") for req in batch.reqs)
+        soft = sum(getattr(req, "soft_thinking", None) is not None for req in batch.reqs)
         reads.seen.clear()
         reads.on = True
         try:
