@@ -190,7 +190,11 @@ def test_combination_that_generate_refuses(http, name):
     sampling, own, expected = GENERATE_ONLY[name]
     response = _generate(http, sampling, **own)
     assert response.status_code == 400
-    _check(response.json()["error"]["message"], expected)
+    error = response.json()["error"]
+    if isinstance(error, str):  # of SGLang's own schema, for a field of its own
+        assert "seed" in name and error.endswith("expected i64")
+    else:
+        _check(error["message"], expected)
 
 
 def test_malformed_generate_stream(http):
