@@ -37,9 +37,10 @@ test: lint ## Lint and the tests; pytest flags in ARGS="..."
 invariants: setup ## The tests that every version of SGLang must pass
 	$(BIN)/pytest -m "not slow" $(INVARIANTS) $(ARGS)
 
-matrix: setup ## The invariants on each older supported SGLang, and all versions against each other
+matrix: ## The invariants on each older supported SGLang, and all versions against each other
+	$(MAKE) setup SGLANG=
 	for version in $(OLDER); do $(MAKE) invariants SGLANG=$$version || exit; done
-	$(BIN)/pytest -m versions tests/versions $(ARGS)
+	.venv/bin/pytest -m versions tests/versions $(ARGS)
 
 eval: setup ## Compare every arm on the bundled model, with a report in build/eval/report
 	OMP_WAIT_POLICY=passive $(BIN)/python -m soft_sglang.eval run --out build/eval --limit 300 \
@@ -56,4 +57,4 @@ format: setup ## Fix what can be fixed
 
 clean: ## Remove what was built, not .venv
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -41,7 +41,7 @@ class Patch:
 
     def is_for(self, version: str) -> bool:
         """Whether that version of SGLang has the target."""
-        return self.sglang.contains(version, prereleases=True)
+        return self.sglang.contains(version)
 
     def override(self, patched: Any, owner: Any) -> Callable[..., Any]:
         """Put the hook around the method of one object; returns the method as it was.

@@ -28,8 +28,11 @@ def check_sglang_version() -> str:
         raise SystemExit(
             f"soft-sglang needs SGLang {SUPPORTED_SGLANG}, but SGLang is not installed."
         )
-    if not SUPPORTED_SGLANG.contains(version, prereleases=True):
-        newer = Version(version) >= max(Version(one.version) for one in SUPPORTED_SGLANG)
+    parsed = Version(version)
+    # nobody reviewed a pre-release, and it may have either of two neighbours' sources
+    if parsed.is_prerelease or not SUPPORTED_SGLANG.contains(parsed):
+        newest = max(Version(one.version) for one in SUPPORTED_SGLANG)
+        newer = Version(parsed.base_version) >= newest
         raise SystemExit(
             f"soft-sglang supports SGLang {SUPPORTED_SGLANG}, but {version} is installed. "
             + ("Look for a newer soft-sglang, or install" if newer else "Install")

@@ -21,7 +21,7 @@ from soft_sglang.patches.record import When, patch
     upstream="SGLang's choices[i].meta_info carries it in chat, for clients that ask for it.",
 )
 async def add_answers(original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-    """Answer a request of a chat or completion route."""
+    """Answer a request of one of these routes; those without choices are left as they are."""
     with collecting_answers() as answers:
         response = await original(*args, **kwargs)
     if isinstance(response, StreamingResponse):

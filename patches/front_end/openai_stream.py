@@ -14,11 +14,16 @@ _DATA = "data: "
 
 def with_answers(response: Any, answers: Mapping[int, dict[str, Any]]) -> Any:
     """The response with ``choices[i].soft_thinking`` where output i is soft."""
-    if not isinstance(response, BaseModel) or not answers:
+    if not answers or not _has_choices(response):
         return response
     extended = _extended_model(type(response)).model_construct(**dict(response))
     extended._soft_thinking = answers
     return extended
+
+
+def _has_choices(response: Any) -> bool:
+    """Whether it is a chat or a completion: transcriptions have none, and errors."""
+    return isinstance(response, BaseModel) and "choices" in type(response).model_fields
 
 
 _EXTENDED: dict[type[BaseModel], Any] = {}
@@ -67,11 +72,12 @@ def _with_owed(text: str, owed: dict[int, dict[str, Any]]) -> str:
     data = json.loads(text[len(_DATA) :])
     changed = False
     for choice in data.get("choices") or ():
-        answer = owed.get(choice["index"])
+        index = choice.get("index", 0)  # a transcription's chunks have none
+        answer = owed.get(index)
         if answer is None:
             continue
         if choice.get("finish_reason") is not None:
-            choice[REQUEST_KEY] = owed.pop(choice["index"])
+            choice[REQUEST_KEY] = owed.pop(index)
             changed = True
         elif steps := {name: answer[name] for name in PER_STEP if answer.get(name)}:
             choice[REQUEST_KEY] = steps

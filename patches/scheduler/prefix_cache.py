@@ -34,20 +34,25 @@ def release_without_concepts(
     if trace is None or not wanted:
         original(req, tree_cache, *args, **kwargs)
         return
-    if _takes_prompts(tree_cache) and req.kv.holds_kv and not req.skip_radix_cache_insert:
-        insert_into_tree(tree_cache, req, up_to=min(req.owned_kv_len(), trace.prompt_len))
+    if req.kv.holds_kv and not req.skip_radix_cache_insert:
+        length = req.owned_kv_len()
+        if _takes_prompt(tree_cache, whole=length <= trace.prompt_len):
+            insert_into_tree(tree_cache, req, up_to=min(length, trace.prompt_len))
     original(req, tree_cache, **{flag: False})
 
 
-def _takes_prompts(tree_cache: Any) -> bool:
-    """Whether a tree can be given the first part of a request that has gone on.
+def _takes_prompt(tree_cache: Any, whole: bool) -> bool:
+    """Whether a tree can be given the prompt of a request; ``whole``: which did not go on after it.
 
-    A Mamba state cannot be cut: the request's is that of a token after the prompt. And a subclass
-    of SGLang's tree may store what it is given elsewhere.
+    Not a part of one whose states cannot be cut: a Mamba state is that of the last token, and a
+    sliding window has left the prompt. A subclass of SGLang's tree may store what it is given
+    elsewhere. What is not inserted here is there since the prefill, or is computed anew.
     """
     from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 
-    return type(tree_cache) is UnifiedRadixCache and not tree_cache.supports_mamba()
+    if type(tree_cache) is not UnifiedRadixCache or tree_cache.supports_mamba():
+        return False
+    return whole or not tree_cache.supports_swa()
 
 
 _WHY = "A resumed request's prefill, and each chunk of it, is inserted."

@@ -43,9 +43,14 @@ def _patch_of(target):
 def test_supported_version(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", lambda _name: version)
     assert check_sglang_version() == version
+    targets = [patch.target.rpartition(".")[2] for patch in plugin.all_patches()]
+    assert len({"checkpoint_kv_cache", "maybe_cache_unfinished_req"} & set(targets)) == 1
 
 
-@pytest.mark.parametrize("version", ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.99", "1.0"])
+@pytest.mark.parametrize(
+    "version",
+    ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.22rc1", "0.5.23.dev1", "0.5.24rc1", "0.5.99"],
+)
 def test_an_unsupported_version_stops_with_what_to_do(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", lambda _name: version)
     with pytest.raises(SystemExit) as stopped:
@@ -53,7 +58,7 @@ def test_an_unsupported_version_stops_with_what_to_do(monkeypatch, version):
     message = str(stopped.value)
     assert "0.5.21" in message and f"but {version} is installed" in message
     assert "pip install 'sglang" in message and "SGLANG_PLUGINS" in message
-    assert ("newer soft-sglang" in message) == (version in ("0.5.99", "1.0"))
+    assert ("newer soft-sglang" in message) == (version in NEWER)
 
 
 def test_missing_sglang(monkeypatch):
