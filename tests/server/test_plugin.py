@@ -47,10 +47,11 @@ def test_supported_version(monkeypatch, version):
     assert len({"checkpoint_kv_cache", "maybe_cache_unfinished_req"} & set(targets)) == 1
 
 
-@pytest.mark.parametrize(
-    "version",
-    ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.22rc1", "0.5.23.dev1", "0.5.24rc1", "0.5.99"],
-)
+OLDER = ["0.4.6.post1", "0.5.20", "0.5.21rc1", "0.5.22rc1", "0.5.23.dev1"]
+NEWER = ["0.5.24rc1", "0.5.24", "0.5.99", "1.0"]
+
+
+@pytest.mark.parametrize("version", [*OLDER, *NEWER])
 def test_an_unsupported_version_stops_with_what_to_do(monkeypatch, version):
     monkeypatch.setattr(metadata, "version", lambda _name: version)
     with pytest.raises(SystemExit) as stopped:
