@@ -8,6 +8,7 @@ export PYTHONSAFEPATH := 1
 
 # What must hold on every version: off is off, oracle, prefix cache, retraction, neighbours, server
 INVARIANTS := tests/test_drift.py tests/test_model_classes.py tests/test_hybrid_prefix_cache.py \
+	tests/test_window_prefix_cache.py \
 	$(addprefix tests/engine/test_, off.py architectures.py hybrid_models.py prefix_cache.py \
 		retraction.py neighbours.py) \
 	tests/engine/test_thinking_policies.py::test_coconut_alone_leaks_no_hidden_states \

@@ -1,0 +1,149 @@
+"""SGLang's prefix cache of a model with sliding windows, with real pools and requests, no model."""
+
+import inspect
+from array import array
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import torch
+from sglang.srt.managers.schedule_batch import FINISH_LENGTH, Req
+from sglang.srt.mem_cache import common
+from sglang.srt.mem_cache.allocator.swa import SWATokenToKVPoolAllocator
+from sglang.srt.mem_cache.base_prefix_cache import EvictParams, MatchPrefixParams
+from sglang.srt.mem_cache.cache_init_params import CacheInitParams
+from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
+from sglang.srt.mem_cache.radix_cache import RadixKey
+from sglang.srt.mem_cache.swa_memory_pool import SWAKVPool
+from sglang.srt.mem_cache.unified_cache.components import ComponentType
+from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
+from sglang.srt.runtime_context import get_context
+from sglang.srt.sampling.sampling_params import SamplingParams
+
+WINDOW = 16
+_SIZE = 2048
+
+
+class WindowCache:
+    """A prefix cache with full attention and sliding windows."""
+
+    def __init__(self) -> None:
+        common_arguments = {
+            "size": _SIZE,
+            "size_swa": _SIZE,
+            "page_size": 1,
+            "dtype": torch.float32,
+            "device": "cpu",
+        }
+        self.pool = ReqToTokenPool(
+            size=8, max_context_len=1024, device="cpu", enable_memory_saver=False
+        )
+        pairs = SWAKVPool(
+            head_num=1,
+            head_dim=8,
+            swa_attention_layer_ids=[0],
+            full_attention_layer_ids=[1],
+            **common_arguments,
+        )
+        self.allocator = SWATokenToKVPoolAllocator(
+            kvcache=pairs, need_sort=False, **common_arguments
+        )
+        self.tree = UnifiedRadixCache(
+            CacheInitParams(
+                disable=False,
+                req_to_token_pool=self.pool,
+                token_to_kv_pool_allocator=self.allocator,
+                page_size=1,
+                sliding_window_size=WINDOW,
+                tree_components=(ComponentType.FULL, ComponentType.SWA),
+            )
+        )
+
+    @property
+    def free(self) -> tuple[int, int, int]:
+        """Tokens, tokens in windows, rows."""
+        allocator = self.allocator
+        return (
+            allocator.full_available_size(),
+            allocator.swa_available_size(),
+            self.pool.available_size(),
+        )
+
+    def evict(self) -> None:
+        """Empty the tree."""
+        self.tree.evict(EvictParams(num_tokens=_SIZE, swa_num_tokens=_SIZE))
+
+    def evict_windows(self, req: Req) -> bool:
+        """Unlock the window of a running request, and drop all that can be dropped.
+
+        Returns:
+            Whether it was unlocked; 0.5.21 keeps it.
+        """
+        unlock = getattr(self.tree, "release_swa_prefix_lock", None)
+        if unlock is not None:
+            unlock(req)
+        self.tree.evict(EvictParams(num_tokens=0, swa_num_tokens=_SIZE))
+        return unlock is not None
+
+    def request(self, prompt: list[int], soft: bool) -> Req:
+        """A request that waits."""
+        req = Req("r", "", array("q", prompt), SamplingParams(max_new_tokens=1000))
+        req.soft_thinking = SimpleNamespace(prompt_len=len(prompt)) if soft else None
+        return req
+
+    def prefill(self, req: Req) -> None:
+        """Match a request's prompt, lock what is found, and compute the rest."""
+        req.init_next_round_input(self.tree)
+        # one name a version, here and below
+        if hasattr(self.tree, "lock"):
+            req.lock = self.tree.lock(req.last_node)
+            found = self.tree.path_device_indices(req.last_node)[: req.prefix_len]
+        else:
+            req.lock_receipt = self.tree.inc_lock_ref(req.last_node).to_dec_params()
+            found = req.prefix_indices
+        assert self.pool.alloc([req]) is not None
+        end = len(req.origin_input_ids) + len(req.output_ids)
+        row = self.pool.req_to_token[req.kv.req_pool_idx]
+        row[: len(found)] = found.to(torch.int32)
+        self._compute(req, len(found), end)
+        if hasattr(req, "set_extend_range"):
+            req.set_extend_range(len(found), end)
+        else:
+            req.extend_end = end
+
+    def decode(self, req: Req, output: list[int]) -> None:
+        """Compute these tokens too, let the window move on, and finish."""
+        begin = len(req.origin_input_ids) + len(req.output_ids)
+        req.output_ids.extend(output)
+        self._compute(req, begin, begin + len(output))
+        arguments = {
+            "sliding_window_size": WINDOW,
+            "page_size": 1,
+            "req_to_token_pool": self.pool,
+            "token_to_kv_pool_allocator": self.allocator,
+        }
+        leave = common.free_swa_out_of_window_slots
+        if "retain_floor" in inspect.signature(leave).parameters:
+            arguments["retain_floor"] = self.tree.swa_retain_floor(req)
+        leave(req, begin + len(output) - 1, **arguments)
+        req.finished_reason = FINISH_LENGTH(len(output))
+        req.finished_len = len(req.output_ids)
+
+    def match(self, ids: list[int]) -> int:
+        """How many tokens another discrete request with these ids finds."""
+        req = self.request(ids, soft=False)
+        key = RadixKey(array("q", ids[:-1]))
+        found = self.tree.match_prefix(MatchPrefixParams(key=key, req=req))
+        indices = getattr(found, "device_indices", None)
+        return found.device_prefix_len if indices is None else len(indices)
+
+    def _compute(self, req: Req, begin: int, end: int) -> None:
+        row = self.pool.req_to_token[req.kv.req_pool_idx]
+        row[begin:end] = self.allocator.alloc(end - begin).to(torch.int32)
+        req.kv.kv_allocated_len = req.kv.kv_committed_len = end
+
+
+@contextmanager
+def window_cache():
+    """A cache, with SGLang configured for it meanwhile."""
+    with get_context().override_server_args(device="cpu"):
+        yield WindowCache()
