@@ -3,23 +3,19 @@
 A state is marked with the number of tokens it was computed from.
 """
 
-from array import array
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
 from sglang.srt.configs.mamba_utils import Mamba2CacheParams, Mamba2StateShape
-from sglang.srt.managers.schedule_batch import FINISH_LENGTH, Req
+from sglang.srt.managers.schedule_batch import Req
 from sglang.srt.mem_cache.allocator import TokenToKVPoolAllocator
-from sglang.srt.mem_cache.base_prefix_cache import EvictParams, MatchPrefixParams
-from sglang.srt.mem_cache.cache_init_params import CacheInitParams
+from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 from sglang.srt.mem_cache.memory_pool import HybridReqToTokenPool
-from sglang.srt.mem_cache.radix_cache import RadixKey
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
-from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 from sglang.srt.runtime_context import get_context
-from sglang.srt.sampling.sampling_params import SamplingParams
+from tree_cache import TreeCache
 
 GRID = 64
 """With an extra buffer, only states of multiples of it are kept."""
@@ -41,7 +37,7 @@ class Free(NamedTuple):
     rows: int
 
 
-class HybridCache:
+class HybridCache(TreeCache):
     """A prefix cache with full attention and Mamba states."""
 
     def __init__(self, extra_buffer: bool) -> None:
@@ -55,7 +51,7 @@ class HybridCache:
             state_size=16,
             conv_kernel=4,
         )
-        self.pool = HybridReqToTokenPool(
+        pool = HybridReqToTokenPool(
             size=4,
             mamba_size=12,
             mamba_spec_state_size=4,
@@ -66,18 +62,14 @@ class HybridCache:
             mamba_layer_ids=[0],
             enable_mamba_extra_buffer=extra_buffer,
         )
-        self.allocator = TokenToKVPoolAllocator(
+        allocator = TokenToKVPoolAllocator(
             size=2048, dtype=torch.float32, device="cpu", kvcache=SimpleNamespace(), need_sort=False
         )
-        self.tree = UnifiedRadixCache(
-            CacheInitParams(
-                disable=False,
-                req_to_token_pool=self.pool,
-                token_to_kv_pool_allocator=self.allocator,
-                page_size=1,
-                enable_mamba_extra_buffer=extra_buffer,
-                tree_components=(ComponentType.FULL, ComponentType.MAMBA),
-            )
+        super().__init__(
+            pool,
+            allocator,
+            (ComponentType.FULL, ComponentType.MAMBA),
+            enable_mamba_extra_buffer=extra_buffer,
         )
 
     @property
@@ -92,44 +84,29 @@ class HybridCache:
         """Empty the tree."""
         self.tree.evict(EvictParams(num_tokens=2048, mamba_num=12))
 
-    def request(self, prompt: list[int], soft: bool) -> Req:
-        """A request that waits."""
-        req = Req("r", "", array("q", prompt), SamplingParams(max_new_tokens=1000))
-        if soft:
-            req.soft_thinking = SimpleNamespace(prompt_len=len(prompt))
-        return req
-
     def prefill(self, req: Req) -> None:
         """Compute all that a request has."""
         req.init_next_round_input(self.tree)
         assert self.pool.alloc([req]) is not None
         end = len(req.origin_input_ids) + len(req.output_ids)
-        # one name a version
-        if hasattr(req, "set_extend_range"):
-            req.set_extend_range(0, end)
-        else:
-            req.extend_end = end
+        self.note_prefill(req, 0, end)
         self._compute(req, end)
 
     def decode(self, req: Req, output: list[int]) -> None:
         """Compute these tokens too, and finish."""
         req.output_ids.extend(output)
         self._compute(req, len(req.origin_input_ids) + len(req.output_ids))
-        req.finished_reason = FINISH_LENGTH(len(output))
-        req.finished_len = len(req.output_ids)
+        self.finish(req, output)
 
     def match(self, ids: list[int]) -> Match:
         """What another discrete request with these ids finds."""
         req = self.request(ids, soft=False)
-        key = RadixKey(array("q", ids[:-1]))
-        found = self.tree.match_prefix(MatchPrefixParams(key=key, req=req, cow_mamba=True))
+        tokens = self.matched(req, ids, cow_mamba=True)
         source = req.kv.mamba_cow_src_index
         depth = None if source is None else int(self._states[0, int(source)].flatten()[0])
         if req.kv.holds_mamba:
             self.pool.mamba_allocator.free(req.kv.mamba_pool_idx.unsqueeze(0))
-        # one name a version
-        indices = getattr(found, "device_indices", None)
-        return Match(found.device_prefix_len if indices is None else len(indices), depth)
+        return Match(tokens, depth)
 
     @property
     def _states(self) -> torch.Tensor:

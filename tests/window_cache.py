@@ -1,29 +1,24 @@
 """SGLang's prefix cache of a model with sliding windows, with real pools and requests, no model."""
 
 import inspect
-from array import array
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import torch
-from sglang.srt.managers.schedule_batch import FINISH_LENGTH, Req
+from sglang.srt.managers.schedule_batch import Req
 from sglang.srt.mem_cache import common
 from sglang.srt.mem_cache.allocator.swa import SWATokenToKVPoolAllocator
-from sglang.srt.mem_cache.base_prefix_cache import EvictParams, MatchPrefixParams
-from sglang.srt.mem_cache.cache_init_params import CacheInitParams
+from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
-from sglang.srt.mem_cache.radix_cache import RadixKey
 from sglang.srt.mem_cache.swa_memory_pool import SWAKVPool
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
-from sglang.srt.mem_cache.unified_radix_cache import UnifiedRadixCache
 from sglang.srt.runtime_context import get_context
-from sglang.srt.sampling.sampling_params import SamplingParams
+from tree_cache import TreeCache
 
 WINDOW = 16
 _SIZE = 2048
 
 
-class WindowCache:
+class WindowCache(TreeCache):
     """A prefix cache with full attention and sliding windows."""
 
     def __init__(self) -> None:
@@ -34,9 +29,7 @@ class WindowCache:
             "dtype": torch.float32,
             "device": "cpu",
         }
-        self.pool = ReqToTokenPool(
-            size=8, max_context_len=1024, device="cpu", enable_memory_saver=False
-        )
+        pool = ReqToTokenPool(size=8, max_context_len=1024, device="cpu", enable_memory_saver=False)
         pairs = SWAKVPool(
             head_num=1,
             head_dim=8,
@@ -44,18 +37,12 @@ class WindowCache:
             full_attention_layer_ids=[1],
             **common_arguments,
         )
-        self.allocator = SWATokenToKVPoolAllocator(
-            kvcache=pairs, need_sort=False, **common_arguments
-        )
-        self.tree = UnifiedRadixCache(
-            CacheInitParams(
-                disable=False,
-                req_to_token_pool=self.pool,
-                token_to_kv_pool_allocator=self.allocator,
-                page_size=1,
-                sliding_window_size=WINDOW,
-                tree_components=(ComponentType.FULL, ComponentType.SWA),
-            )
+        allocator = SWATokenToKVPoolAllocator(kvcache=pairs, need_sort=False, **common_arguments)
+        super().__init__(
+            pool,
+            allocator,
+            (ComponentType.FULL, ComponentType.SWA),
+            sliding_window_size=WINDOW,
         )
 
     @property
@@ -84,16 +71,10 @@ class WindowCache:
         self.tree.evict(EvictParams(num_tokens=0, swa_num_tokens=_SIZE))
         return unlock is not None
 
-    def request(self, prompt: list[int], soft: bool) -> Req:
-        """A request that waits."""
-        req = Req("r", "", array("q", prompt), SamplingParams(max_new_tokens=1000))
-        req.soft_thinking = SimpleNamespace(prompt_len=len(prompt)) if soft else None
-        return req
-
     def prefill(self, req: Req) -> None:
         """Match a request's prompt, lock what is found, and compute the rest."""
         req.init_next_round_input(self.tree)
-        # one name a version, here and below
+        # one name a version
         if hasattr(self.tree, "lock"):
             req.lock = self.tree.lock(req.last_node)
             found = self.tree.path_device_indices(req.last_node)[: req.prefix_len]
@@ -105,10 +86,7 @@ class WindowCache:
         row = self.pool.req_to_token[req.kv.req_pool_idx]
         row[: len(found)] = found.to(torch.int32)
         self._compute(req, len(found), end)
-        if hasattr(req, "set_extend_range"):
-            req.set_extend_range(len(found), end)
-        else:
-            req.extend_end = end
+        self.note_prefill(req, len(found), end)
 
     def decode(self, req: Req, output: list[int]) -> None:
         """Compute these tokens too, let the window move on, and finish."""
@@ -125,16 +103,11 @@ class WindowCache:
         if "retain_floor" in inspect.signature(leave).parameters:
             arguments["retain_floor"] = self.tree.swa_retain_floor(req)
         leave(req, begin + len(output) - 1, **arguments)
-        req.finished_reason = FINISH_LENGTH(len(output))
-        req.finished_len = len(req.output_ids)
+        self.finish(req, output)
 
     def match(self, ids: list[int]) -> int:
         """How many tokens another discrete request with these ids finds."""
-        req = self.request(ids, soft=False)
-        key = RadixKey(array("q", ids[:-1]))
-        found = self.tree.match_prefix(MatchPrefixParams(key=key, req=req))
-        indices = getattr(found, "device_indices", None)
-        return found.device_prefix_len if indices is None else len(indices)
+        return self.matched(self.request(ids, soft=False), ids)
 
     def _compute(self, req: Req, begin: int, end: int) -> None:
         row = self.pool.req_to_token[req.kv.req_pool_idx]
