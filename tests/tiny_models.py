@@ -71,6 +71,10 @@ _WINDOWED = {
     "sliding_window": WINDOW,
     "layer_types": ["sliding_attention", "full_attention"],
 }
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+_ROPE_OF_LAYERS = {**_ROPE, "full_attention": _ROPE, "sliding_attention": _ROPE}
+"""By kind of layer since Transformers 5.19, where SGLang's OLMo 3 still looks beside them, and takes
+10000 if nothing is there."""
 _MLA = {
     **_ALL_HEADS,
     "head_dim": 16,
@@ -183,7 +187,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "olmo3",
         140,
         special="sliding window of 16",
-        config=_WINDOWED,
+        config={**_WINDOWED, "rope_parameters": _ROPE_OF_LAYERS},
         embedding_std=0.6,
     ),
     "mixtral": Architecture(
