@@ -73,8 +73,8 @@ _WINDOWED = {
 }
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _ROPE_OF_LAYERS = {**_ROPE, "full_attention": _ROPE, "sliding_attention": _ROPE}
-"""By kind of layer since Transformers 5.19; SGLang's OLMo 3 still looks beside them, and takes 10000
-if nothing is there."""
+"""By kind of layer since Transformers 5.19; SGLang looks for OLMo 3's beside them, and takes
+10000 if nothing is there."""
 _MLA = {
     **_ALL_HEADS,
     "head_dim": 16,
