@@ -154,7 +154,29 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     soft.add_argument(
         "--think-end-str", help="what ends thinking; default: the server's, else </think>"
     )
+    _add_sweep(run)
     _add_judge(run)
+
+
+def _add_sweep(run: argparse.ArgumentParser) -> None:
+    sweep = run.add_argument_group(
+        "a sweep over Cold Stop's thresholds: an arm for each pair of them, beside those of --arms"
+    )
+    sweep.add_argument(
+        "--sweep-entropy-thresholds",
+        metavar="NATS",
+        help="comma-separated, such as 0.01,0.05,0.1; default in a sweep: the run's",
+    )
+    sweep.add_argument(
+        "--sweep-length-thresholds",
+        metavar="STEPS",
+        help="comma-separated, such as 8,16,32; default in a sweep: the run's",
+    )
+    sweep.add_argument(
+        "--sweep-arms",
+        metavar="NAMES",
+        help="comma-separated, what is swept, added arms included; default: soft",
+    )
 
 
 def _add_grade(grade: argparse.ArgumentParser) -> None:

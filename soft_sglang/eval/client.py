@@ -4,6 +4,8 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+
 from soft_sglang.eval.errors import EvaluationError
 
 _Result = TypeVar("_Result")
@@ -98,14 +100,18 @@ class Client(Protocol):
         """Let go of the model."""
 
 
-_SUMMARY = ("steps", "end", "mean_entropy", "entropies")
+_SUMMARY = ("steps", "end", "mean_entropy", "longest_run", "entropies")
 
 
 def summary(answer: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a record keeps of an answer's ``soft_thinking``; entropies in six digits."""
+    """What a record keeps of an answer's ``soft_thinking``.
+
+    Entropies are float32 and written as the shortest decimals that tell them from their neighbours,
+    so that a comparison with a threshold can be repeated.
+    """
     if answer is None:
         return None
     kept: dict[str, Any] = {name: answer.get(name) for name in _SUMMARY}
     if kept["entropies"] is not None:
-        kept["entropies"] = [float(f"{entropy:.6g}") for entropy in kept["entropies"]]
+        kept["entropies"] = [float(str(np.float32(entropy))) for entropy in kept["entropies"]]
     return kept

@@ -12,7 +12,7 @@ from soft_sglang import __version__
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
 from soft_sglang.eval.errors import first_line
-from soft_sglang.eval.separation import end_of_thinking, split
+from soft_sglang.eval.separation import end_of_thinking, is_closed, split
 from soft_sglang.options import DEFAULT_THINK_END
 
 _Result = TypeVar("_Result")
@@ -114,7 +114,8 @@ class EngineClient:
         if reason["type"] == "abort":
             raise ClientError(f"the engine broke a request off: {reason.get('message')}")
         text, output_ids = result["text"], result["output_ids"]
-        end = end_of_thinking(output_ids, self._think_end_ids)
+        own = summary(meta.get("soft_thinking"))
+        end = 0 if is_closed(own) else end_of_thinking(output_ids, self._think_end_ids)
         thinking, answer = (None, "") if end is None else self._split(text, output_ids[:end])
         return Output(
             request={"prompt": self._tokenizer.decode(ids), "sampling_params": sampling},
@@ -124,7 +125,7 @@ class EngineClient:
             tokens=meta["completion_tokens"],
             thinking_tokens=len(output_ids) if end is None else end,
             finish_reason=reason["type"],
-            soft_thinking=summary(meta.get("soft_thinking")),
+            soft_thinking=own,
         )
 
     def _prompt_ids(self, message: str) -> list[int]:
@@ -140,7 +141,9 @@ class EngineClient:
         return ids
 
     def _split(self, text: str, thought_ids: list[int]) -> tuple[str | None, str]:
-        """Split after these ids, the last of which end thinking."""
+        """Split after these ids, the last of which end thinking; none are an empty thought."""
+        if not thought_ids:
+            return "", text
         if text.count(self.think_end) == 1:
             return split(text, self.think_end)
         thought = self._tokenizer.decode(thought_ids, skip_special_tokens=False)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from soft_sglang.eval.arms import ARMS, title_of
+from soft_sglang.eval.arms import ARMS, SoftDefaults, added_arm, title_of
+from soft_sglang.eval.cold_stop import Thresholds, thresholds_in
 from soft_sglang.eval.errors import EvaluationError
 from soft_sglang.eval.records import (
     Answer,
@@ -53,6 +54,7 @@ class Block:
         verdicts: by `GRADER`.
         opinions: verdicts by other graders, by their names.
         timings: of its uninterrupted stretches.
+        request: ``soft_thinking`` of its requests; None of an ordinary or unknown arm.
     """
 
     arm: str
@@ -64,6 +66,7 @@ class Block:
     verdicts: Verdicts
     opinions: Mapping[str, Verdicts]
     timings: tuple[Timing, ...]
+    request: Mapping[str, Any] | None
 
     @property
     def title(self) -> str:
@@ -103,7 +106,17 @@ class Block:
     @property
     def ends(self) -> Counter[str]:
         """How often soft answers ended thinking in which way; empty for an ordinary arm."""
-        return Counter(a.soft_thinking["end"] for a in self.answers if a.soft_thinking)
+        return Counter(answer.end for answer in self.answers if answer.end)
+
+    @cached_property
+    def thoughts(self) -> list[Answer]:
+        """The answers whose entropies are known and that have a step of thinking."""
+        return [answer for answer in self.answers if answer.entropies]
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """Of Cold Stop; None where it is off, or the arm is not known."""
+        return thresholds_in(self.request) if self.request else None
 
     @property
     def cut(self) -> int:
@@ -120,10 +133,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Blocks of one dataset, by arm, in the order of the tables."""
+    """Answers to one dataset.
+
+    Attributes:
+        blocks: by arm, in the order of the tables.
+        thresholds: of Cold Stop in the arms that do not bring their own; None: it is off.
+    """
 
     name: str
     blocks: Mapping[str, Block]
+    thresholds: Thresholds | None
 
 
 @dataclass(frozen=True)
@@ -254,7 +273,8 @@ def _dataset(name: str, folders: Sequence[_Folder], verdicts: Mapping[str, Verdi
             if arm in blocks:
                 raise ReportError(f"{folder.path}: {arm} on {name} is in another folder as well")
             blocks[arm] = _block(folder, arm, name, tuple(sorted(problems)), count, verdicts)
-    return Dataset(name, {arm: blocks[arm] for arm in _ordered(blocks)})
+    thresholds = thresholds_in(sharing[0].run.soft_thinking)
+    return Dataset(name, {arm: blocks[arm] for arm in _ordered(blocks)}, thresholds)
 
 
 def _block(
@@ -278,7 +298,20 @@ def _block(
         verdicts=main,
         opinions={grader: found for grader, found in verdicts.items() if grader != GRADER},
         timings=tuple(t for t in folder.timings if (t.arm, t.dataset) == (arm, dataset)),
+        request=_request(folder.run, arm),
     )
+
+
+def _request(run: Run, name: str) -> Mapping[str, Any] | None:
+    """``soft_thinking`` of an arm's requests; None of an ordinary arm or one of another version."""
+    if name in run.added_arms:
+        arm = added_arm(name, run.added_arms[name])
+    elif name in ARMS:
+        arm = ARMS[name]
+    else:
+        return None
+    request = arm.soft_thinking(SoftDefaults(**run.soft_thinking))
+    return request if isinstance(request, dict) else None
 
 
 def _agree(folders: Sequence[_Folder], what: str, value: Any) -> None:

@@ -91,7 +91,7 @@ class Answer(Keyed):
     text: str
     """The whole output."""
     thinking: str | None
-    """Before the end of thinking; None if thinking never ended."""
+    """Before the end of thinking; None if thinking never ended, empty if the prompt closed it."""
     answer: str
     """After the end of thinking; empty if it never came."""
     tokens: int
@@ -99,11 +99,21 @@ class Answer(Keyed):
     """Up to and including the end of thinking, all if it never came; None: not known."""
     finish_reason: str
     soft_thinking: Mapping[str, Any] | None
-    """``steps``, ``end``, ``mean_entropy``, ``entropies`` (nats, one per step); None: discrete."""
+    """``steps``, ``end``, ``mean_entropy``, ``longest_run``, ``entropies``; None: discrete."""
     seconds: float
     """From the request to its answer, among its neighbours."""
     finished_at: float
     """Unix time."""
+
+    @property
+    def end(self) -> str | None:
+        """How thinking ended; None where the request was an ordinary one."""
+        return self.soft_thinking["end"] if self.soft_thinking else None
+
+    @property
+    def entropies(self) -> Sequence[float]:
+        """Nats, one per step of thinking; empty where they are not known."""
+        return (self.soft_thinking or {}).get("entropies") or ()
 
     def without_texts(self) -> "Answer":
         """What statistics need: a large run would not fit into memory with all its texts."""

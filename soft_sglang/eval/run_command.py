@@ -24,6 +24,7 @@ from soft_sglang.eval.prompts import TEMPLATES
 from soft_sglang.eval.records import FORMAT, Run
 from soft_sglang.eval.runner import answer_all
 from soft_sglang.eval.server_client import ServerClient
+from soft_sglang.eval.sweep import swept_arms
 from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, MAX_TOPK_LIMIT
 
 _PAPER_LENGTH = 32768
@@ -62,7 +63,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     Raises:
         EvaluationError: with one line for the user.
     """
-    arms = arms_named(options.arms) + [added_arm(*arm) for arm in options.add_arm]
+    added = [added_arm(*arm) for arm in options.add_arm]
+    arms = arms_named(options.arms) + added + swept_arms(options, added)
     _refuse_repeated("arm", [arm.name for arm in arms])
     _check_ranges(options)
     names = [name.strip() for name in options.datasets.split(",") if name.strip()]

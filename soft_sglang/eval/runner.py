@@ -15,8 +15,13 @@ from soft_sglang.eval.datasets import Dataset, Problem
 from soft_sglang.eval.plan import Plan
 from soft_sglang.eval.progress import answer_bar
 from soft_sglang.eval.records import ANSWERS, TIMES, Answer, Key, Lines, Timing, read_answers
+from soft_sglang.eval.separation import is_closed
 
 _TRIAL_TOKENS = 4
+_CLOSED = (
+    "the prompt closes the thought before it begins, as some models' chat templates do by default; "
+    "there is no thinking to compare"
+)
 _WARM_CACHE = (
     "The prefix cache cannot be emptied between arms (the server is busy with others, wants an "
     "admin key, or has no /flush_cache): later arms find their prompts there, and seem faster."
@@ -66,7 +71,7 @@ async def _try_every_arm(client: Client, plan: Plan) -> None:
     """Ask once per arm, for a few tokens, and forget the answers.
 
     A request that is refused is refused before anything is written, and what the first request of
-    a kind compiles is no part of an arm's time.
+    a kind compiles is no part of an arm's time. Nor is anything written if there is no thinking.
     """
     dataset = plan.datasets[0]
     problem = dataset.problems[0]
@@ -75,9 +80,11 @@ async def _try_every_arm(client: Client, plan: Plan) -> None:
     for arm in plan.arms:
         question = short.question(arm, Key(arm.name, dataset.name, problem.id, 0), problem)
         try:
-            await client.ask(question)
+            output = await client.ask(question)
         except ClientError as error:
             raise ClientError(f"arm {arm.name}: {error}") from error
+        if is_closed(output.soft_thinking):
+            raise ClientError(f"arm {arm.name}: {_CLOSED}")
 
 
 class _Block:

@@ -2,9 +2,14 @@
 
 It ends with the first think-end token in the output ids, where they are known; else with its text.
 The two differ if the text also comes out of other tokens, as a blank line does.
+Where the prompt has closed the thought already, all of the output is the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+CLOSED = "closed"
+"""``end`` of an answer whose prompt had closed the thought already."""
 
 
 def split(text: str, think_end: str, occurrence: int = 1) -> tuple[str | None, str]:
@@ -22,6 +27,11 @@ def split(text: str, think_end: str, occurrence: int = 1) -> tuple[str | None, s
     if len(parts) <= occurrence:
         return None, ""
     return think_end.join(parts[:-1]), parts[-1]
+
+
+def is_closed(soft_thinking: Mapping[str, Any] | None) -> bool:
+    """Whether an answer's ``soft_thinking`` says that the prompt had closed the thought."""
+    return soft_thinking is not None and soft_thinking["end"] == CLOSED
 
 
 def end_of_thinking(output_ids: Sequence[int], think_end_ids: Sequence[int]) -> int | None:

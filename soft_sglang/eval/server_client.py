@@ -11,7 +11,7 @@ import openai
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.eval.client import NO_PENALTIES, ClientError, Output, Question, summary
 from soft_sglang.eval.errors import first_line
-from soft_sglang.eval.separation import end_of_thinking, split
+from soft_sglang.eval.separation import end_of_thinking, is_closed, split
 from soft_sglang.options import DEFAULT_THINK_END
 
 _Result = TypeVar("_Result")
@@ -131,7 +131,10 @@ class ServerClient:
         usage = response["usage"]
         thinking_tokens = _counted_by_server(usage)
         output_ids = (response.get("sglext") or {}).get("output_ids")
-        if output_ids and self._think_end_ids:
+        own = summary(choice.get("soft_thinking"))
+        if is_closed(own):
+            thinking, answer, thinking_tokens = "", text, 0
+        elif output_ids and self._think_end_ids:
             ids = output_ids[0]
             end = end_of_thinking(ids, self._think_end_ids)
             thinking_tokens = len(ids) if end is None else end
@@ -148,7 +151,7 @@ class ServerClient:
             tokens=usage["completion_tokens"],
             thinking_tokens=thinking_tokens,
             finish_reason=reason,
-            soft_thinking=summary(choice.get("soft_thinking")),
+            soft_thinking=own,
         )
 
     def _texts(self, message: Mapping[str, Any]) -> tuple[str, str | None, str]:

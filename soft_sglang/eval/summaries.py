@@ -35,14 +35,14 @@ class BlockSummary(Summary):
     Attributes:
         pass_at: pass@k in percent, for k = 1, 2, 4, … and the number of samples.
         thinking_tokens: mean over the answers where it is known; NaN if it is nowhere.
-        cold_stop: share of soft answers that Cold Stop ended, in percent; None for ordinary arms.
+        ends: share of soft answers in percent by how thinking ended; None for ordinary arms.
         cut: share of answers that reached the limit of new tokens, in percent.
         opinions: accuracy by other graders, of those that judged every answer.
     """
 
     pass_at: Mapping[int, Estimate]
     thinking_tokens: float
-    cold_stop: float | None
+    ends: Mapping[str, float] | None
     cut: float
     opinions: Mapping[str, Estimate]
 
@@ -115,7 +115,7 @@ def _summary(block: Block, bootstrap: Bootstrap) -> BlockSummary:
             for k in ks
         },
         thinking_tokens=float(thinking.mean()) if thinking.size else math.nan,
-        cold_stop=100 * ends["cold_stop"] / ends.total() if ends else None,
+        ends={end: 100 * count / ends.total() for end, count in ends.items()} if ends else None,
         cut=100 * block.cut / block.expected,
         opinions={
             grader: bootstrap.proportion(judged.mean(axis=1)).times(100)

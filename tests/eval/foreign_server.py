@@ -11,22 +11,30 @@ from threading import Thread
 from typing import Any
 
 Reply = Callable[[dict[str, Any]], dict[str, Any]]
-"""From a request to the answer's message."""
+"""From a request to the answer's message; its ``soft_thinking`` goes beside it."""
+
+_SCHEMA = {"anyOf": [{}, {"properties": {"think_end_str": {"default": "</think>"}}}]}
+
+ENTROPIES = (0.3, 0.01, 0.02, 0.1, 0.04, 0.04, 0.0999, 0.5)
+"""Of every thought, in nats, if nothing stops it."""
 
 
 class ForeignServer:
     """Listens while it is a context."""
 
-    def __init__(self, reply: Reply, context: int | None = None) -> None:
+    def __init__(self, reply: Reply, context: int | None = None, with_plugin: bool = False) -> None:
         self.requests: list[dict[str, Any]] = []
         """Those of chat completions."""
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                known = self.path == "/v1/models"
-                models = {"data": [{"id": "org/adder", "max_model_len": context}]}
-                self._send(200 if known else 404, models if known else {})
+                known: dict[str, Any] = {
+                    "/v1/models": {"data": [{"id": "org/adder", "max_model_len": context}]}
+                }
+                if with_plugin:
+                    known["/soft_thinking_info"] = {"version": "0.1.0", "schema": _SCHEMA}
+                self._send(200 if self.path in known else 404, known.get(self.path, {}))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
@@ -61,6 +69,7 @@ class ForeignServer:
 
 
 def _completion(message: dict[str, Any]) -> dict[str, Any]:
+    beside = {name: message.pop(name) for name in ("soft_thinking",) if name in message}
     return {
         "id": "1",
         "object": "chat.completion",
@@ -71,6 +80,7 @@ def _completion(message: dict[str, Any]) -> dict[str, Any]:
                 "index": 0,
                 "finish_reason": "stop",
                 "message": {"role": "assistant", **message},
+                **beside,
             }
         ],
         "usage": {
@@ -101,6 +111,32 @@ def add(request: dict[str, Any]) -> dict[str, Any]:
 def add_apart(request: dict[str, Any]) -> dict[str, Any]:
     """Think in a field of its own, as vLLM does."""
     return {"reasoning_content": "I add.", "content": f"\\boxed{{{sum_of(request)}}}"}
+
+
+def add_softly(request: dict[str, Any]) -> dict[str, Any]:
+    """Think with `ENTROPIES` and Cold Stop, if the request asks for it."""
+    asked = request["soft_thinking"]
+    if not asked:
+        return add(request)
+    entropies, run, longest, end = [], 0, 0, "think_end"
+    for entropy in ENTROPIES:
+        entropies.append(entropy)
+        run = run + 1 if entropy < asked["early_stopping_entropy_threshold"] else 0
+        longest = max(longest, run)
+        if run and run == asked.get("early_stopping_length_threshold"):
+            end = "cold_stop"
+            break
+    told = {"steps": len(entropies), "end": end, "mean_entropy": sum(entropies) / len(entropies)}
+    return {
+        **add(request),
+        "soft_thinking": {**told, "longest_run": longest, "entropies": entropies},
+    }
+
+
+def add_closed(request: dict[str, Any]) -> dict[str, Any]:
+    """As the plugin where the prompt has closed the thought already."""
+    told = {"steps": 0, "end": "closed", "mean_entropy": 0.0, "longest_run": 0, "entropies": []}
+    return {"content": f"The answer is \\boxed{{{sum_of(request)}}}.", "soft_thinking": told}
 
 
 def judge(request: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from foreign_server import ForeignServer, add, add_apart, judge
+from foreign_server import ForeignServer, add, add_apart, add_closed, add_softly, judge
 
 from soft_sglang.eval.__main__ import main
 from soft_sglang.eval.records import read_answers, read_grades, read_run, read_timings
@@ -104,6 +104,21 @@ def test_thinking_apart(command, tmp_path):
     assert answer.thinking_tokens == 6
 
 
+def test_a_thought_that_the_prompt_closed_is_all_answer(command, tmp_path):
+    def sometimes(request):
+        question = request["messages"][0]["content"]
+        return add_closed(request) if "3 + 10" in question else add_softly(request)
+
+    command[command.index(COT)] = "--arms=soft"
+    with ForeignServer(sometimes, with_plugin=True) as server:
+        command[2] = server.url
+        assert main(command) == 0
+    *others, closed = sorted(read_answers(tmp_path / "out"), key=lambda answer: answer.key)
+    assert (closed.thinking, closed.thinking_tokens, closed.end) == ("", 0, "closed")
+    assert closed.answer == closed.text == "The answer is \\boxed{13}."
+    assert {(answer.thinking, answer.end) for answer in others} == {("I add.", "think_end")}
+
+
 def test_judge(command, tmp_path):
     with ForeignServer(judge) as server:
         arguments = ["--judge-url", server.url, "--judge-model", "org/judge"]
@@ -177,6 +192,17 @@ def test_soft_arms_without_the_plugin(capsys, command, tmp_path):
     command.remove(COT)
     assert "has no soft thinking" in complaint(capsys, command)
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_prompts_that_close_every_thought(capsys, command, tmp_path):
+    command[command.index(COT)] = "--arms=soft"
+    with ForeignServer(add_closed, with_plugin=True) as server:
+        command[2] = server.url
+        capsys.readouterr()
+        assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "arm soft: the prompt closes the thought before it begins" in error
+    assert not list(read_answers(tmp_path / "out"))
 
 
 def test_another_run_in_the_folder(capsys, command):

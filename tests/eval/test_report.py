@@ -111,9 +111,24 @@ def test_details(toy):
     cold = sum(a["soft_thinking"]["end"] == "cold_stop" for a in answers)
     assert row["ended by Cold Stop, %"] == f"{100 * cold / 80:.1f}"
     assert _table(detail, "all answers")["CoT (sampling)"]["ended by Cold Stop, %"] == "–"
+    assert "ended by the budget, %" not in detail
     row = _table(detail, "tokens per second")["Soft Thinking"]
     assert row["tokens per second"] == "500.0"
     assert row["tokens"] == str(sum(a["tokens"] for a in answers))
+
+
+def test_every_way_in_which_thoughts_ended_is_shown(tmp_path):
+    run = write_run(tmp_path / "run", datasets={"alpha": 10})
+    answers = lines(run / "answers.jsonl")
+    soft = [answer["soft_thinking"] for answer in answers if answer["arm"] == "soft"]
+    for number, thought in enumerate(soft):
+        thought["end"] = "budget" if number < 3 else "closed" if number == 3 else "think_end"
+    write_lines(run / "answers.jsonl", answers)
+    table = _table(_report([run], tmp_path / "out"), "ended by the budget, %")
+    columns = ["ended by Cold Stop, %", "ended by the budget, %", "closed by the prompt, %"]
+    assert [table["Soft Thinking"][column] for column in columns] == ["0.0", "15.0", "5.0"]
+    assert [table["Soft Thinking, no Cold Stop"][column] for column in columns] == ["0.0"] * 3
+    assert [table["CoT (greedy)"][column] for column in columns] == ["–"] * 3
 
 
 def test_ablation_finds_what_the_toy_was_made_of(toy):
@@ -184,7 +199,7 @@ def test_report_is_a_function_of_the_raw_files(toy, tmp_path):
         write_lines(copy / file, records)
     assert _report([copy], tmp_path / "out", plots=True) == text
     images = sorted(path.name for path in out.glob("*.png"))
-    assert len(images) == 7
+    assert len(images) == 9
     for name in images:
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes(), name
 

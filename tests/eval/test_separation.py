@@ -2,7 +2,7 @@
 
 import pytest
 
-from soft_sglang.eval.separation import end_of_thinking, split
+from soft_sglang.eval.separation import end_of_thinking, is_closed, split
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_split(text, occurrence, expected):
 )
 def test_end_of_thinking(ids, end_ids, expected):
     assert end_of_thinking(ids, end_ids) == expected
+
+
+def test_only_the_answer_itself_says_that_its_prompt_was_closed():
+    assert is_closed({"steps": 0, "end": "closed"})
+    assert not is_closed({"steps": 0, "end": "stop"})
+    assert not is_closed(None)

@@ -6,7 +6,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from soft_sglang.eval.measurements import Dataset, Model
-from soft_sglang.eval.plots import accuracy_tokens, cold_stop_cuts, entropy_steps, thinking_lengths
+from soft_sglang.eval.plots import (
+    accuracy_tokens,
+    cold_stop_cuts,
+    entropy_steps,
+    thinking_lengths,
+    threshold_curves,
+)
 from soft_sglang.eval.plots.style import file_name, save
 from soft_sglang.eval.summaries import BlockSummary
 
@@ -14,6 +20,7 @@ _OF_DATASET: Mapping[str, tuple[str, Callable[[Dataset], Figure | None]]] = {
     "thinking-lengths": ("Length of thinking, by arm", thinking_lengths.draw),
     "entropy": ("Entropy over the steps of thought, by arm", entropy_steps.draw),
     "cold-stop": ("Where Cold Stop cuts", cold_stop_cuts.draw),
+    "thresholds": ("What other thresholds would have cut", threshold_curves.draw),
 }
 
 

@@ -68,7 +68,7 @@ def _cuts(block: Block) -> list[tuple[str, int]]:
     return [
         (answer.problem, int(answer.soft_thinking["steps"]))
         for answer in block.answers
-        if answer.soft_thinking and answer.soft_thinking["end"] == "cold_stop"
+        if answer.soft_thinking and answer.end == "cold_stop"
     ]
 
 

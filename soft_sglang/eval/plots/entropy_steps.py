@@ -95,11 +95,10 @@ def _examples(thoughts: _Thoughts) -> list[Floats]:
 
 
 def _thoughts(block: Block) -> _Thoughts:
-    entropies = {
-        (answer.problem, answer.sample): (answer.soft_thinking or {}).get("entropies")
-        for answer in block.answers
+    return {
+        (answer.problem, answer.sample): np.array(answer.entropies, np.float64)
+        for answer in block.thoughts
     }
-    return {key: np.array(values, np.float64) for key, values in entropies.items() if values}
 
 
 def _band(thoughts: Sequence[Floats]) -> _Band:

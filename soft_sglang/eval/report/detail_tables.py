@@ -11,6 +11,13 @@ from soft_sglang.eval.summaries import BlockSummary, relative
 
 Summaries = Mapping[str, BlockSummary]
 
+_ENDS = {
+    "cold_stop": "ended by Cold Stop, %",
+    "budget": "ended by the budget, %",
+    "closed": "closed by the prompt, %",
+}
+"""Columns by the value of ``end``; only the first is there even if no thought ended so."""
+
 _SEEDED = """\
 CoT (sampling) draws by the request's seed and measures every token's entropy, as the policy
 `discrete`; its tokens per second are not those of stock SGLang, which the arm `cot_stock` has."""
@@ -46,9 +53,11 @@ def accuracy_table(dataset: Dataset, summaries: Summaries) -> str:
 
 def tokens_table(dataset: Dataset, summaries: Summaries) -> str:
     """Tokens of all answers, their change against the baseline, and what they were spent on."""
+    present = {end for summary in summaries.values() for end in summary.ends or ()}
+    ends = {end: text for end, text in _ENDS.items() if end in present or end == "cold_stop"}
     header = [
         *("tokens", "answers", "all answers", "change in %", "correct answers", "thinking"),
-        *("ended by Cold Stop, %", "cut at the limit, %"),
+        *(*ends.values(), "cut at the limit, %"),
     ]
     rows = []
     for arm, block in dataset.blocks.items():
@@ -63,11 +72,13 @@ def tokens_table(dataset: Dataset, summaries: Summaries) -> str:
         all_answers = markdown.tokens_with_interval(summary.tokens)
         correct = markdown.tokens_with_interval(summary.tokens_correct)
         thinking = markdown.tokens(summary.thinking_tokens)
-        stopped = summary.cold_stop
-        cold_stop = markdown.NONE if stopped is None else markdown.plain(stopped)
+        shares = [
+            markdown.NONE if summary.ends is None else markdown.plain(summary.ends.get(end, 0))
+            for end in ends
+        ]
         cut = markdown.plain(summary.cut)
         rows.append(
-            [block.title, block.progress, all_answers, change, correct, thinking, cold_stop, cut]
+            [block.title, block.progress, all_answers, change, correct, thinking, *shares, cut]
         )
     return markdown.table(header, rows)
 

@@ -10,6 +10,8 @@ from soft_sglang.eval.report.ablation import ablation
 from soft_sglang.eval.report.detail_tables import accuracy_table, speed_table, tokens_table
 from soft_sglang.eval.report.paper_table import paper_table
 from soft_sglang.eval.report.settings_list import settings_list
+from soft_sglang.eval.report.sweep_table import sweep_section
+from soft_sglang.eval.report.what_if_tables import what_if_section
 from soft_sglang.eval.statistics import LEVEL, RESAMPLES
 from soft_sglang.eval.summaries import Results
 
@@ -124,6 +126,8 @@ def _details(result: Results, images: Path | None) -> list[str]:
             accuracy_table(dataset, summaries[name]),
             tokens_table(dataset, summaries[name]),
             speed_table(dataset),
+            *sweep_section(dataset, summaries[name]),
+            *what_if_section(dataset),
         ]
         if images:
             sections += of_dataset(model, dataset, images)
