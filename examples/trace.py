@@ -23,6 +23,8 @@ import openai
 ENDS = {
     "think_end": "the model ended thinking",
     "cold_stop": "Cold Stop ended thinking",
+    "budget": "the budget ended thinking",
+    "closed": "the prompt had closed the thought",
     "eos": "the model ended its output while thinking",
     "stop": "a stop string ended thinking",
     "length": "max-tokens ended thinking",

@@ -3,10 +3,12 @@
 import triton
 import triton.language as tl
 
-from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, REALS, THINKING
+from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, REALS, STATE, THINKING
 
 _THINKING = tl.constexpr(THINKING)
 _ANSWERING = tl.constexpr(ANSWERING)
+_STATE = tl.constexpr(len(STATE))
+_PHASE = tl.constexpr(STATE.index("phase"))
 _INTEGERS = tl.constexpr(len(INTEGERS))
 _REALS = tl.constexpr(len(REALS))
 _ANSWER_TOP_K = tl.constexpr(INTEGERS.index("answer_top_k"))
@@ -26,10 +28,10 @@ def batch_row(rows_ptr, row, HAS_ROWS: tl.constexpr):
 @triton.jit
 def row_sampling(
     slot, batch, temperatures_ptr, top_ps_ptr, top_ks_ptr, min_ps_ptr,
-    phase_ptr, integers_ptr, reals_ptr, SAMPLES: tl.constexpr,
+    state_ptr, integers_ptr, reals_ptr, SAMPLES: tl.constexpr,
 ):  # fmt: skip
     """Whether a row is THINKING; its temperature, top-k, top-p and min-p in its phase."""
-    phase = tl.load(phase_ptr + slot)
+    phase = tl.load(state_ptr + slot * _STATE + _PHASE)
     temperature = tl.load(temperatures_ptr + batch)
     top_p = tl.load(top_ps_ptr + batch)
     top_k = tl.load(top_ks_ptr + batch).to(tl.int64)

@@ -19,11 +19,17 @@ from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import (
     ANSWERING,
     INTEGERS,
+    STATE,
     THINKING,
     TableRows,
     where_rows,
 )
-from soft_sglang.kernels.thinking_state import advance, is_allowed
+from soft_sglang.kernels.thinking_state import (
+    ThoughtRules,
+    ThoughtState,
+    advance,
+    is_allowed,
+)
 
 _STEP_SEED = 0x1E3779B97F4A7C15
 """Odd and irregular: makes one seed per position of a request's; they are hashed before use."""
@@ -48,6 +54,12 @@ class StepPlan:
     """Some row may be sampled from the whole vocabulary, without any filter."""
     seeded_answers: bool = False
     """ANSWERING rows that are sampled here draw by their own seed and position."""
+    counts_answers: bool = False
+    """Some ANSWERING row needs its output position: it draws by it, or may think again."""
+    end_width: int = 1
+    """Largest number of tokens of a marker that ends thinking."""
+    forced_width: int = 1
+    """Largest number of tokens that are emitted to end thinking; 1: every marker is one token."""
     joint_filters: bool = True
     """Rows that are not THINKING and have a min-p: top-p is a share of the whole mass, not of that
     within top-k. It always is where there is no min-p."""
@@ -66,8 +78,9 @@ class StepResult(NamedTuple):
     """``[S]`` float32, nats."""
     proposal: torch.Tensor
     """``[S]`` int64, the heaviest token before Cold Stop."""
-    think_end_allowed: torch.Tensor
-    """``[S]`` bool, False where the logit of the think-end token is ``-inf``."""
+    end_allowed: torch.Tensor
+    """``[S]`` bool, False where the logit of a token that is still to be forced, should thinking be
+    made to end, is ``-inf``."""
 
 
 def thinking_step(
@@ -98,11 +111,12 @@ def thinking_step(
     seeds = None
     if plan.samples:
         seeds = torch.empty_like(slots, dtype=torch.int64).random_()
-        if plan.seeded_answers:
-            answering = table.phase[slots] == ANSWERING
-            own = table.integers[slots, INTEGERS.index("seed")] + table.step[slots] * _STEP_SEED
+    if plan.counts_answers:
+        answering, step = table.phase[slots] == ANSWERING, table.step[slots]
+        if seeds is not None and plan.seeded_answers:
+            own = table.integers[slots, INTEGERS.index("seed")] + step * _STEP_SEED
             seeds = torch.where(answering, own, seeds)
-            table.step[slots] += answering
+        table.step[slots] = step + answering
     if logits.is_cuda and plan.candidates <= thinking_step_triton.CANDIDATE_LIMIT:
         fields = thinking_step_triton.thinking_step(
             logits, sampling, table, slots, rows, plan, seeds
@@ -148,7 +162,8 @@ def thinking_step_torch(
     if rows is not None:
         logits, slots, sampling = logits.index_select(0, rows), slots[rows], sampling.of_rows(rows)
     parameters = table.parameters(slots)
-    phase, step = table.phase[slots], table.step[slots]
+    before = table.state[slots]
+    phase, run, step, thought, forced, matched = before.unbind(-1)
     thinking = phase == THINKING
     if plan.samples:
         sampling = sampling.after_thinking(phase == ANSWERING, parameters)
@@ -174,35 +189,52 @@ def thinking_step_torch(
         plan.with_dirichlet,
     )
     proposal = concepts.ids[:, 0]
-    think_end = parameters["think_end"]
-    allowed = is_allowed(logits, think_end)
-    state = advance(
-        proposal,
-        concepts.entropy,
-        table.run[slots],
-        parameters["entropy_threshold"],
-        parameters["length_threshold"],
-        think_end,
-        allowed,
-    )
-    ids, weights = state.next_input(concepts.ids, concepts.weights)
+    rules = thought_rules(table, slots, parameters, plan)
+    allowed = is_allowed(logits, rules.forced_ids, forced)
+    thought_state = ThoughtState(run, thought, forced, matched)
+    end = advance(proposal, concepts.entropy, thought_state, rules, allowed)
+    ids, weights = end.next_input(concepts.ids, concepts.weights)
+    columns = new_columns(torch.where(end.ended, ANSWERING, THINKING), step + 1, end.state)
 
     def write(column: torch.Tensor, value: torch.Tensor) -> None:
         column[slots] = where_rows(thinking, value, column[slots])
 
-    write(table.phase, torch.where(state.ended, ANSWERING, THINKING))
-    write(table.run, state.run)
-    write(table.step, step + 1)
+    table.state[slots] = where_rows(thinking, columns, before)
     write(table.ids[:, : plan.width], ids)
     write(table.weights[:, : plan.width], weights)
 
-    token = torch.full_like(state.token, -1)
+    token = torch.full_like(end.token, -1)
     if plan.samples:
         assert seeds is not None
         seeds = seeds if rows is None else seeds[rows]
         token = _sampled(logits, candidates, sampling, plan, seeds)
-    token = torch.where(thinking, state.token, token)
+    token = torch.where(thinking, end.token, token)
     return StepResult(token, ids, weights, concepts.entropy, proposal, allowed)
+
+
+def thought_rules(
+    table: TableRows, slots: torch.Tensor, parameters: dict[str, torch.Tensor], plan: StepPlan
+) -> ThoughtRules:
+    """When and how the thoughts of rows end; ``parameters`` as the table names them."""
+    end_ids = forced_ids = parameters["first_forced"][:, None]
+    if plan.forced_width > 1:
+        end_ids = table.end_ids[slots, : plan.end_width]
+        forced_ids = table.forced_ids[slots, : plan.forced_width]
+    return ThoughtRules(
+        parameters["entropy_threshold"],
+        parameters["length_threshold"],
+        parameters["max_thinking_steps"],
+        end_ids,
+        parameters["end_length"],
+        forced_ids,
+        parameters["forced_length"],
+    )
+
+
+def new_columns(phase: torch.Tensor, step: torch.Tensor, thought: ThoughtState) -> torch.Tensor:
+    """The table's columns of a state, ``[B, len(STATE)]``."""
+    columns = {"phase": phase, "step": step, **thought._asdict()}
+    return torch.stack([columns[name] for name in STATE], dim=-1)
 
 
 def _sampled(

@@ -12,7 +12,15 @@ from soft_sglang.kernels import noise_triton as noise
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL
 from soft_sglang.kernels.row_parameters_triton import batch_row, relative, row_sampling
 from soft_sglang.kernels.selection_triton import compacted, largest, ordered, unordered
-from soft_sglang.kernels.table_rows import ANSWERING, INTEGERS, REALS, TableRows
+from soft_sglang.kernels.table_rows import (
+    ANSWERING,
+    FORCED_LIMIT,
+    INTEGERS,
+    MARKER_LIMIT,
+    REALS,
+    STATE,
+    TableRows,
+)
 from soft_sglang.kernels.vocabulary_pass_triton import vocabulary_pass_kernel
 
 if TYPE_CHECKING:
@@ -31,13 +39,24 @@ _LOWEST = tl.constexpr(-(2**31))
 _NOISE_GUMBEL = tl.constexpr(NOISE_GUMBEL)
 _NOISE_DIRICHLET = tl.constexpr(NOISE_DIRICHLET)
 _ANSWERING = tl.constexpr(ANSWERING)
+_STATE = tl.constexpr(len(STATE))
+_PHASE = tl.constexpr(STATE.index("phase"))
+_RUN = tl.constexpr(STATE.index("run"))
+_STEP = tl.constexpr(STATE.index("step"))
+_THOUGHT = tl.constexpr(STATE.index("thought"))
+_FORCED = tl.constexpr(STATE.index("forced"))
+_MATCHED = tl.constexpr(STATE.index("matched"))
 _INTEGERS = tl.constexpr(len(INTEGERS))
 _REALS = tl.constexpr(len(REALS))
 _MAX_TOPK = tl.constexpr(INTEGERS.index("max_topk"))
 _NOISE = tl.constexpr(INTEGERS.index("noise"))
 _SEED = tl.constexpr(INTEGERS.index("seed"))
 _LENGTH_THRESHOLD = tl.constexpr(INTEGERS.index("length_threshold"))
-_THINK_END = tl.constexpr(INTEGERS.index("think_end"))
+_MAX_THINKING_STEPS = tl.constexpr(INTEGERS.index("max_thinking_steps"))
+_END_LENGTH = tl.constexpr(INTEGERS.index("end_length"))
+_FORCED_LENGTH = tl.constexpr(INTEGERS.index("forced_length"))
+_MARKER_LIMIT = tl.constexpr(MARKER_LIMIT)
+_FORCED_LIMIT = tl.constexpr(FORCED_LIMIT)
 _GUMBEL_TEMPERATURE = tl.constexpr(REALS.index("gumbel_temperature"))
 _DIRICHLET_ALPHA = tl.constexpr(REALS.index("dirichlet_alpha"))
 _ENTROPY_THRESHOLD = tl.constexpr(REALS.index("entropy_threshold"))
@@ -90,7 +109,7 @@ def thinking_step(
     row_arguments = (
         rows, slots, seeds,
         sampling.temperatures, sampling.top_ps, sampling.top_ks, sampling.min_ps,
-        table.phase, table.integers, table.reals,
+        table.state, table.integers, table.reals,
     )  # fmt: skip
     shared = {"HAS_ROWS": rows is not None, "SAMPLES": plan.samples, "SEGMENT": segment}
     vocabulary_pass_kernel[(chunks, count)](
@@ -102,7 +121,7 @@ def thinking_step(
     thinking_step_kernel[(count,)](
         logits, logits.stride(0), logits.stride(1), vocab_size,
         *row_arguments,
-        table.run, table.step, table.ids, table.weights, table.ids.stride(0),
+        table.end_ids, table.forced_ids, table.ids, table.weights, table.ids.stride(0),
         statistics, maxima, races, chunks, scratch,
         *result, plan.width, int(plan.joint_filters),
         UNFILTERED=with_unfiltered,
@@ -192,8 +211,8 @@ def thinking_step_kernel(
     logits_ptr, row_stride, column_stride, vocab_size,
     rows_ptr, slots_ptr, seeds_ptr,
     temperatures_ptr, top_ps_ptr, top_ks_ptr, min_ps_ptr,
-    phase_ptr, integers_ptr, reals_ptr,
-    run_ptr, step_ptr, ids_ptr, weights_ptr, concept_stride,
+    state_ptr, integers_ptr, reals_ptr,
+    end_ids_ptr, forced_ids_ptr, ids_ptr, weights_ptr, concept_stride,
     statistics_ptr, maxima_ptr, races_ptr, chunks, scratch_ptr,
     out_token_ptr, out_ids_ptr, out_weights_ptr, out_entropy_ptr, out_proposal_ptr, out_allowed_ptr,
     width, joint_filters,
@@ -207,8 +226,9 @@ def thinking_step_kernel(
     slot = tl.load(slots_ptr + batch).to(tl.int64)
     thinking, temperature, top_k, top_p, min_p = row_sampling(
         slot, batch, temperatures_ptr, top_ps_ptr, top_ks_ptr, min_ps_ptr,
-        phase_ptr, integers_ptr, reals_ptr, SAMPLES,
+        state_ptr, integers_ptr, reals_ptr, SAMPLES,
     )  # fmt: skip
+    state_ptr += slot * _STATE
     integers_ptr += slot * _INTEGERS
     reals_ptr += slot * _REALS
     logits_ptr += batch * row_stride
@@ -256,7 +276,7 @@ def thinking_step_kernel(
                     )  # fmt: skip
 
     seed = tl.load(integers_ptr + _SEED)
-    step = tl.load(step_ptr + slot)
+    step = tl.load(state_ptr + _STEP)
     kind = tl.load(integers_ptr + _NOISE)
     if NOISE:
         if kind == _NOISE_DIRICHLET:
@@ -279,17 +299,35 @@ def thinking_step_kernel(
 
     # Cold Stop and the end of thinking
     proposal = tl.sum(tl.where(rank == 0, ids, 0), axis=0)
-    think_end = tl.load(integers_ptr + _THINK_END)
-    in_vocab = (think_end >= 0) & (think_end < vocab_size)
-    think_end_logit = tl.load(logits_ptr + think_end * column_stride, mask=in_vocab, other=0.0)
-    allowed = think_end_logit.to(tl.float32) > -float("inf")
-    run = tl.load(run_ptr + slot)
-    run = tl.where(entropy < tl.load(reals_ptr + _ENTROPY_THRESHOLD), run + 1, 0)
-    forced = (run >= tl.load(integers_ptr + _LENGTH_THRESHOLD)) & allowed & (proposal != think_end)
-    token = tl.where(forced, think_end, proposal)
-    ended = token == think_end
-    ids = tl.where(ended, tl.where(rank == 0, token, 0), ids)
-    p = tl.where(ended, tl.where(rank == 0, 1.0, 0.0), p)
+    forced_ids_ptr += slot * _FORCED_LIMIT
+    forced_length = tl.load(integers_ptr + _FORCED_LENGTH)
+    forced = tl.load(state_ptr + _FORCED)
+    next_forced = tl.load(forced_ids_ptr + forced, mask=forced < forced_length, other=0)
+    allowed = True
+    for place in range(forced, forced_length):  # one token, mostly
+        logit = tl.load(logits_ptr + tl.load(forced_ids_ptr + place) * column_stride)
+        allowed = allowed & (logit.to(tl.float32) > -float("inf"))
+
+    run = tl.load(state_ptr + _RUN)
+    thought = tl.load(state_ptr + _THOUGHT)
+    new_run = tl.where(entropy < tl.load(reals_ptr + _ENTROPY_THRESHOLD), run + 1, 0)
+    due = new_run >= tl.load(integers_ptr + _LENGTH_THRESHOLD)
+    due = (due | (thought >= tl.load(integers_ptr + _MAX_THINKING_STEPS))) & allowed
+    end_length = tl.load(integers_ptr + _END_LENGTH)
+    matched, length = _matched(
+        tl.load(state_ptr + _MATCHED), proposal, end_ids_ptr + slot * _MARKER_LIMIT, end_length
+    )
+    going_on = (forced > 0) & allowed
+    natural = (length == end_length) & (length > 0) & (going_on == 0)
+    begins = due & (natural == 0) & (going_on == 0)
+    token = tl.where(going_on | (begins & (length == 0)), next_forced, proposal)
+    # where the proposal is part of the marker, the rest of it follows
+    begun = tl.where(length > 0, forced_length - end_length + length, 1)
+    new_forced = tl.where(going_on, forced + 1, tl.where(begins, begun, 0))
+    ended = natural | ((new_forced > 0) & (new_forced >= forced_length))
+    alone = ended | going_on | begins
+    ids = tl.where(alone, tl.where(rank == 0, token, 0), ids)
+    p = tl.where(alone, tl.where(rank == 0, 1.0, 0.0), p)
 
     in_width = rank < width
     tl.store(out_ids_ptr + row * width + rank, ids, mask=in_width)
@@ -301,11 +339,27 @@ def thinking_step_kernel(
         tl.store(out_token_ptr + row, token)
         tl.store(ids_ptr + slot * concept_stride + rank, ids, mask=in_width)
         tl.store(weights_ptr + slot * concept_stride + rank, p, mask=in_width)
-        tl.store(phase_ptr + slot, tl.where(ended, _ANSWERING, tl.load(phase_ptr + slot)))
-        tl.store(run_ptr + slot, run)
-        tl.store(step_ptr + slot, step + 1)
+        tl.store(state_ptr + _PHASE, tl.where(ended, _ANSWERING, tl.load(state_ptr + _PHASE)))
+        tl.store(state_ptr + _RUN, tl.where(going_on, run, new_run))
+        tl.store(state_ptr + _STEP, step + 1)
+        tl.store(state_ptr + _THOUGHT, thought + 1)
+        tl.store(state_ptr + _FORCED, tl.where(ended, 0, new_forced))
+        tl.store(state_ptr + _MATCHED, tl.where(alone, 0, matched))
     else:
         tl.store(out_token_ptr + row, sampled)
+
+
+@triton.jit
+def _matched(matched, token, marker_ptr, marker_length):
+    """The bits of the matches of a marker that a token goes on with; length of the longest one."""
+    going_on = (matched << 1) | 1
+    matched = tl.full((), 0, tl.int64)
+    length = tl.full((), 0, tl.int64)
+    for place in range(marker_length):  # one token, mostly
+        bit = (going_on >> place) & (tl.load(marker_ptr + place) == token).to(tl.int64)
+        matched = matched | (bit << place)
+        length = tl.where(bit > 0, place + 1, length)
+    return matched, length
 
 
 @triton.jit

@@ -12,7 +12,7 @@ def vocabulary_pass_kernel(
     logits_ptr, row_stride, column_stride, vocab_size,
     rows_ptr, slots_ptr, seeds_ptr,
     temperatures_ptr, top_ps_ptr, top_ks_ptr, min_ps_ptr,
-    phase_ptr, integers_ptr, reals_ptr,
+    state_ptr, integers_ptr, reals_ptr,
     statistics_ptr, maxima_ptr, races_ptr,
     chunks,
     HAS_ROWS: tl.constexpr, SAMPLES: tl.constexpr, UNFILTERED: tl.constexpr,
@@ -36,7 +36,7 @@ def vocabulary_pass_kernel(
     SEGMENTS: tl.constexpr = BLOCK // SEGMENT
     thinking, temperature, top_k, top_p, min_p = row_sampling(
         slot, batch, temperatures_ptr, top_ps_ptr, top_ks_ptr, min_ps_ptr,
-        phase_ptr, integers_ptr, reals_ptr, SAMPLES,
+        state_ptr, integers_ptr, reals_ptr, SAMPLES,
     )  # fmt: skip
 
     tokens = chunk * BLOCK + tl.arange(0, BLOCK)

@@ -9,6 +9,7 @@ from soft_sglang.policies.registry import load_modules
 
 def _modules() -> list[ModuleType]:
     from soft_sglang.patches.front_end import (
+        detokenizer,
         engine,
         http_server,
         openai_answers,
@@ -25,6 +26,7 @@ def _modules() -> list[ModuleType]:
         prefix_cache,
         request,
         scheduler,
+        stops,
     )
 
     return [
@@ -34,6 +36,7 @@ def _modules() -> list[ModuleType]:
         tokenizer_requests,
         tokenizer_answers,
         request,
+        stops,
         grammar,
         forward_batch,
         model_runner,
@@ -43,6 +46,7 @@ def _modules() -> list[ModuleType]:
         prefix_cache,
         scheduler,
         metrics,
+        detokenizer,
         engine,
         http_server,
     ]

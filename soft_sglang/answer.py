@@ -1,9 +1,10 @@
 """The ``soft_thinking`` object of an answer, assembled from the scheduler's reports."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
-PER_STEP = ("concepts", "entropies")
+PER_STEP = ("concepts", "entropies", "positions")
 """Lists with an entry per thinking step."""
 
 
@@ -29,12 +30,15 @@ def chunk(
     Args:
         answer: as accumulated so far.
         told: number of steps that earlier chunks carried.
-        up_to: number of steps that may be told by now; default: all.
+        up_to: number of output tokens whose steps may be told by now; default: all.
 
     Returns:
         The chunk's part and the new number.
     """
     part, new = dict(answer), 0
+    positions = answer.get("positions")
+    if positions is not None and up_to is not None:  # else the steps are the first tokens
+        up_to = bisect_left(positions, up_to)
     for name in PER_STEP:
         if name in part:
             part[name] = part[name][told:up_to]

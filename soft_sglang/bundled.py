@@ -5,5 +5,5 @@ from pathlib import Path
 MODEL_PATH = str(Path(__file__).parent / "bundled_model")
 """Folder of the bundled model, in the layout of a Hugging Face checkpoint."""
 
-REASONING_PARSER = "deepseek-r1"
-"""SGLang's parser for a model whose prompt ends in ``<think>``."""
+REASONING_PARSER = "qwen3"
+"""SGLang's parser for a template that opens the thought unless ``enable_thinking`` is false."""

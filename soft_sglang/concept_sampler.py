@@ -16,6 +16,12 @@ from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import where_rows
 from soft_sglang.kernels.thinking_step import StepPlan, StepResult, thinking_step
 from soft_sglang.parameters import SoftThinkingParams
+from soft_sglang.rethinking import (
+    RethinkingPlan,
+    answering_rows,
+    plan_rethinking,
+    reopen,
+)
 from soft_sglang.row_parameters import TOP_K_OFF, RowParameters
 from soft_sglang.state_machine import Phase
 
@@ -37,6 +43,8 @@ class BatchPlan:
     """How requests sample their answers that do so with parameters of their own."""
     guided: tuple[GuidedPlan, ...] = ()
     """The rows of policies other than soft thinking, by policy."""
+    rethinking: RethinkingPlan | None = None
+    """The rows whose answer may begin another thought."""
 
     @property
     def feeds_hidden(self) -> bool:
@@ -49,6 +57,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
     soft = [(row.soft, row.top_k) for row in rows if row.soft is not None]
     if not soft:
         return None
+    rethinking = plan_rethinking(rows, device)
     answers = [row.answer for row in rows]
     samples = all(_is_sampled_here(answer) for answer in answers)
     candidates = [_candidates(params, top_k) for params, top_k in soft]
@@ -60,6 +69,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
         host = torch.tensor(positions, dtype=torch.int64, pin_memory=device.type == "cuda")
         index = host.to(device, non_blocking=True)
     width = max(params.policy_columns or params.max_topk for params, _ in soft)
+    seeded = samples and any(params.seeded for params, _ in soft)
     return BatchPlan(
         positions=positions,
         index=index,
@@ -70,10 +80,14 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             with_dirichlet=any(params.noise == "dirichlet" for params, _ in soft),
             samples=samples,
             with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
-            seeded_answers=samples and any(params.seeded for params, _ in soft),
+            seeded_answers=seeded,
+            counts_answers=seeded or rethinking is not None,
+            end_width=max(len(params.rules.end_ids) for params, _ in soft),
+            forced_width=max(len(params.rules.forced_ids) for params, _ in soft),
         ),
         answers=frozenset(r.answer for r in rows if r.soft and r.soft.separate_answer),
         guided=plan_guided(rows, positions, device),
+        rethinking=rethinking,
     )
 
 
@@ -100,7 +114,7 @@ class ConceptStep:
     """One step of a batch with soft requests.
 
     Call :meth:`answer_sampling` if another sampler runs too, :meth:`think`, and then
-    :meth:`final_ids`; the table is written by :meth:`think`.
+    :meth:`final_ids`; the table is written by :meth:`think`, and by :meth:`rethink` at the end.
     """
 
     def __init__(self, table: ConceptTable, plan: BatchPlan, slots: torch.Tensor) -> None:
@@ -112,6 +126,8 @@ class ConceptStep:
         """For the rows of :attr:`BatchPlan.positions`."""
         self.guided: tuple[GuidedResult, ...] = ()
         """For the rows of :attr:`BatchPlan.guided`."""
+        self._answering: torch.Tensor | None = None
+        """Which rows of :attr:`BatchPlan.rethinking` answer."""
 
     def answer_sampling(self, sampling: Sampling) -> Sampling:
         """The batch's sampling parameters with after-thinking ones where a row is ANSWERING."""
@@ -141,6 +157,8 @@ class ConceptStep:
             hidden: ``[B, D]`` last hidden states, where :attr:`BatchPlan.feeds_hidden`.
         """
         rows, index = self.table.rows, self.plan.index
+        if self.plan.rethinking is not None:
+            self._answering = answering_rows(self.plan.rethinking, self.table, self._slots)
         output = thinking_step(logits, sampling, rows, self._slots, index, step)
         results = []
         for plan in self.plan.guided:
@@ -150,8 +168,7 @@ class ConceptStep:
                 sampling,
                 self.table,
                 self._slots,
-                step.width,
-                step.joint_filters,
+                step,
                 hidden,
             )
             results.append(result)
@@ -160,7 +177,7 @@ class ConceptStep:
             output = StepResult(*map(agree, output))
             slots = self._rows(self._slots)
             guided = self.table.guided if self.plan.guided else ()
-            for column in (rows.ids, rows.weights, rows.phase, rows.run, *guided):
+            for column in (rows.ids, rows.weights, rows.state, *guided):
                 column[slots] = agree(column[slots])
             results = [self._agreed(*pair) for pair in zip(self.plan.guided, results, strict=True)]
         self.output, self.guided = output, tuple(results)
@@ -182,6 +199,12 @@ class ConceptStep:
             return self.output.token.to(torch.int32)
         token = self.output.token.to(sampled.dtype)
         return self._scatter(sampled, torch.where(token >= 0, token, self._rows(sampled)))
+
+    def rethink(self, ids: torch.Tensor) -> None:
+        """Let the batch's ids ``[B]`` begin a thought again where they may."""
+        if self.plan.rethinking is not None:
+            assert self._answering is not None, "think() comes first"
+            reopen(self.plan.rethinking, self.table, self._slots, ids, self._answering)
 
     def _rows(self, batch: torch.Tensor) -> torch.Tensor:
         return batch if self.plan.index is None else batch.index_select(0, self.plan.index)

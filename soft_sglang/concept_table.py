@@ -1,16 +1,25 @@
 """The concept table: the next input of every request slot, on the device."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
-from soft_sglang.kernels.table_rows import GUIDED, INTEGERS, REALS, TableRows
+from soft_sglang.kernels.table_rows import (
+    FORCED_LIMIT,
+    GUIDED,
+    INTEGERS,
+    MARKER_LIMIT,
+    NO_TOKEN,
+    REALS,
+    STATE,
+    TableRows,
+)
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.policies.policy import MAX_PARAMETERS, MAX_STATE, Policy
 from soft_sglang.policies.registry import policy_named
-from soft_sglang.state_machine import Phase
+from soft_sglang.state_machine import Phase, ThinkingState
 
 _NOISE_CODES = {"none": NOISE_NONE, "gumbel": NOISE_GUMBEL, "dirichlet": NOISE_DIRICHLET}
 
@@ -32,8 +41,8 @@ class RowStart(NamedTuple):
     params: SoftThinkingParams | None
     """None: a discrete request, or a prefill that goes on."""
     answer: AnswerSampling | None = None
-    phase: Phase = Phase.DISCRETE
-    run: int = 0
+    state: ThinkingState | None = None
+    """Where its thinking is; None: a discrete request."""
     step: int = 0
     """Number of tokens the request has emitted."""
     policy_state: Sequence[float] = ()
@@ -46,7 +55,8 @@ class GuidedRows(NamedTuple):
     parameters: torch.Tensor
     """``[R, MAX_PARAMETERS]`` float64, of the policy; written at the start."""
     state: torch.Tensor
-    """``[R, MAX_STATE]`` float64, of the policy; written at the start and by the sampler."""
+    """``[R, MAX_STATE]`` float64, of the policy; written at the start, by the sampler, and where a
+    thought begins again."""
     answering: torch.Tensor
     """``[R]`` bool, thinking is over and the policy goes on; written as the state."""
     fed_hidden: torch.Tensor
@@ -60,8 +70,8 @@ class ConceptTable:
     chunk, changed by the sampler, and read by the embedding and the sampler; everything happens on
     the forward stream, in order.
 
-    The next input, the phase, the run and the step are written at the start and by the sampler, the
-    parameters at the start only.
+    The next input and the state are written at the start and by the sampler, the parameters at the
+    start only.
     """
 
     def __init__(self, rows: int, width: int, device: torch.device | str) -> None:
@@ -73,11 +83,11 @@ class ConceptTable:
         self.rows = TableRows(
             ids=zeros(rows, width),
             weights=zeros(rows, width, dtype=torch.float32),
-            phase=zeros(rows),
-            run=zeros(rows),
-            step=zeros(rows),
+            state=zeros(rows, len(STATE)),
             integers=zeros(rows, len(INTEGERS)),
             reals=zeros(rows, len(REALS), dtype=torch.float32),
+            end_ids=zeros(rows, MARKER_LIMIT),
+            forced_ids=zeros(rows, FORCED_LIMIT),
         )
         self.guided = GuidedRows(
             parameters=zeros(rows, MAX_PARAMETERS, dtype=torch.float64),
@@ -113,19 +123,22 @@ class ConceptTable:
                 self._soft_slots.add(start.slot)
         integers = self._upload(
             [
-                [s.slot, _phase_code(s), s.run, s.step, *self._integer_row(s.params, s.answer)]
+                [s.slot, *_state_row(s), *_integer_row(s.params, s.answer), *_markers(s.params)]
                 for s in starts
             ],
             torch.int64,
         )
-        reals = self._upload([self._real_row(s.params, s.answer) for s in starts], torch.float32)
-        slots, rows = integers[:, 0], self.rows
+        reals = self._upload([_real_row(s.params, s.answer) for s in starts], torch.float32)
+        rows = self.rows
+        widths = (1, len(STATE), len(INTEGERS), MARKER_LIMIT, FORCED_LIMIT)
+        slot, state, parameters, end_ids, forced_ids = integers.split(widths, dim=1)
+        slots = slot[:, 0]
         rows.weights.index_fill_(0, slots, 0.0)
-        rows.phase.index_copy_(0, slots, integers[:, 1])
-        rows.run.index_copy_(0, slots, integers[:, 2])
-        rows.step.index_copy_(0, slots, integers[:, 3])
-        rows.integers.index_copy_(0, slots, integers[:, 4:])
+        rows.state.index_copy_(0, slots, state)
+        rows.integers.index_copy_(0, slots, parameters)
         rows.reals.index_copy_(0, slots, reals)
+        rows.end_ids.index_copy_(0, slots, end_ids)
+        rows.forced_ids.index_copy_(0, slots, forced_ids)
         self.guided.fed_hidden.index_fill_(0, slots, False)
         self._start_guided([s for s in starts if _policy_of(s) is not None])
 
@@ -136,9 +149,9 @@ class ConceptTable:
             [
                 [
                     s.slot,
-                    s.phase is Phase.ANSWERING,
-                    *_padded(s.params.policy_parameters if s.params else (), MAX_PARAMETERS),
-                    *_padded(s.policy_state, MAX_STATE),
+                    _phase_of(s) is Phase.ANSWERING,
+                    *_padded(s.params.policy_parameters if s.params else (), MAX_PARAMETERS, 0.0),
+                    *_padded(s.policy_state, MAX_STATE, 0.0),
                 ]
                 for s in starts
             ],
@@ -153,45 +166,74 @@ class ConceptTable:
         host = torch.tensor(rows, dtype=dtype, pin_memory=self.device.type == "cuda")
         return host.to(self.device, non_blocking=True)
 
-    def _integer_row(
-        self, params: SoftThinkingParams | None, answer: AnswerSampling | None
-    ) -> list[float]:
-        if params is None or answer is None:
-            return [0] * len(INTEGERS)
-        return [
-            params.max_topk,
-            _NOISE_CODES[params.noise],
-            params.seed,
-            params.early_stopping_length_threshold,
-            params.think_end_id,
-            answer.top_k,
-        ]
 
-    def _real_row(
-        self, params: SoftThinkingParams | None, answer: AnswerSampling | None
-    ) -> list[float]:
-        if params is None or answer is None:
-            return [0.0] * len(REALS)
-        return [
-            params.gumbel_softmax_temperature,
-            params.dirichlet_alpha,
-            params.early_stopping_entropy_threshold,
-            answer.temperature,
-            answer.top_p,
-            answer.min_p,
-        ]
+def _integer_row(params: SoftThinkingParams | None, answer: AnswerSampling | None) -> list[int]:
+    if params is None or answer is None:
+        return [0] * len(INTEGERS)
+    return [
+        params.max_topk,
+        _NOISE_CODES[params.noise],
+        params.seed,
+        params.early_stopping_length_threshold,
+        params.max_thinking_steps,
+        len(params.rules.end_ids),
+        len(params.rules.forced_ids),
+        params.rules.forced_ids[0],
+        answer.top_k,
+    ]
+
+
+def _real_row(params: SoftThinkingParams | None, answer: AnswerSampling | None) -> list[float]:
+    if params is None or answer is None:
+        return [0.0] * len(REALS)
+    return [
+        params.gumbel_softmax_temperature,
+        params.dirichlet_alpha,
+        params.early_stopping_entropy_threshold,
+        answer.temperature,
+        answer.top_p,
+        answer.min_p,
+    ]
+
+
+def _markers(params: SoftThinkingParams | None) -> list[int]:
+    if params is None:
+        return [NO_TOKEN] * (MARKER_LIMIT + FORCED_LIMIT)
+    return [
+        *_padded(params.rules.end_ids, MARKER_LIMIT, NO_TOKEN),
+        *_padded(params.rules.forced_ids, FORCED_LIMIT, NO_TOKEN),
+    ]
+
+
+def _state_row(start: RowStart) -> list[int]:
+    state = start.state
+    if state is None:
+        return [0] * len(STATE)
+    columns = {
+        "phase": _phase_code(start),
+        "run": state.run,
+        "step": start.step,
+        "thought": state.steps,
+        "forced": state.forced,
+        "matched": state.matched,
+    }
+    return [columns[name] for name in STATE]
 
 
 def _policy_of(start: RowStart) -> Policy | None:
     return None if start.params is None else policy_named(start.params.policy)
 
 
+def _phase_of(start: RowStart) -> Phase:
+    return Phase.DISCRETE if start.state is None else start.state.phase
+
+
 def _phase_code(start: RowStart) -> int:
     """The row's phase as the kernels see it."""
-    policy = _policy_of(start)
-    goes_on = policy is not None and (start.phase is Phase.THINKING or policy.mixes_answer)
-    return GUIDED if goes_on else start.phase
+    policy, phase = _policy_of(start), _phase_of(start)
+    goes_on = policy is not None and (phase is Phase.THINKING or policy.mixes_answer)
+    return GUIDED if goes_on else phase
 
 
-def _padded(values: Sequence[float], length: int) -> list[float]:
-    return [*values, *[0.0] * (length - len(values))]
+def _padded(values: Sequence[Any], length: int, filler: Any) -> list[Any]:
+    return [*values, *[filler] * (length - len(values))]

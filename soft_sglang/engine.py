@@ -5,7 +5,12 @@ from typing import Any
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.cpu.defaults import cpu_defaults
 from soft_sglang.cpu.environment import prepare
-from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, ServerOptions
+from soft_sglang.options import (
+    DEFAULT_MAX_TOPK,
+    DEFAULT_THINK_END,
+    DEFAULT_THINK_START,
+    ServerOptions,
+)
 
 _ON_CPU = prepare()  # must precede the first import of SGLang
 
@@ -30,6 +35,7 @@ class Engine(_Engine):
         enable_soft_thinking: bool = False,
         max_topk: int | None = None,
         think_end_str: str = DEFAULT_THINK_END,
+        think_start_str: str = DEFAULT_THINK_START,
         add_noise_gumbel_softmax: bool = False,
         add_noise_dirichlet: bool = False,
         **kwargs: Any,
@@ -40,7 +46,8 @@ class Engine(_Engine):
             enable_soft_thinking: every request is soft unless it says otherwise.
             max_topk: tokens in a concept, and the most that a request may ask for; default 10, and
                 at most 32.
-            think_end_str: the token that ends thinking.
+            think_end_str: the text, of up to 16 tokens, that ends thinking.
+            think_start_str: the text, of up to 16 tokens, that begins it.
             add_noise_gumbel_softmax: requests have Gumbel noise unless they say otherwise.
             add_noise_dirichlet: the same with Dirichlet noise.
             **kwargs: SGLang's arguments.
@@ -55,6 +62,7 @@ class Engine(_Engine):
             enable_soft_thinking=enable_soft_thinking,
             max_topk=DEFAULT_MAX_TOPK if max_topk is None else max_topk,
             think_end_str=think_end_str,
+            think_start_str=think_start_str,
             default_max_topk=max_topk,
             default_noise=(
                 "gumbel"

@@ -14,8 +14,14 @@ from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_step import filtered, top_candidates
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.kernels.table_rows import ANSWERING, GUIDED, where_rows
-from soft_sglang.kernels.thinking_state import advance, is_allowed
-from soft_sglang.kernels.thinking_step import StepResult
+from soft_sglang.kernels.thinking_state import (
+    StateStep,
+    ThoughtRules,
+    ThoughtState,
+    advance,
+    is_allowed,
+)
+from soft_sglang.kernels.thinking_step import StepPlan, StepResult, new_columns, thought_rules
 from soft_sglang.policies.policy import Choice, Policy, PolicyStep
 from soft_sglang.policies.registry import policy_named
 from soft_sglang.row_parameters import TOP_K_OFF, RowParameters
@@ -91,8 +97,7 @@ def guided_step(
     sampling: Sampling,
     table: ConceptTable,
     slots: torch.Tensor,
-    width: int,
-    joint_filters: bool,
+    step_plan: StepPlan,
     hidden: torch.Tensor | None,
 ) -> tuple[StepResult, GuidedResult]:
     """Advance the rows of one policy that are in the phase GUIDED, and write their table rows.
@@ -100,8 +105,7 @@ def guided_step(
     Args:
         plan: of the policy.
         logits, sampling, slots: of the batch, as for the thinking step.
-        width: number of columns K of the result.
-        joint_filters: how tokens are drawn; see ``StepPlan``.
+        step_plan: of the batch.
         hidden: ``[B, D]`` last hidden states of the batch, for a policy that feeds them.
 
     Returns:
@@ -111,7 +115,9 @@ def guided_step(
     slots = slots[plan.index]
     rows, guided_rows = table.rows, table.guided
     named = rows.parameters(slots)
-    guided = rows.phase[slots] == GUIDED
+    before = rows.state[slots]
+    phase, run, step, thought, forced, matched = before.unbind(-1)
+    guided = phase == GUIDED
     answering = guided_rows.answering[slots]
     own = sampling.of_rows(plan.index).after_thinking(answering, named)
     temperatures, top_p, top_k, min_p = own
@@ -122,18 +128,19 @@ def guided_step(
     p = torch.where(rank < torch.where(top_k < logits.shape[-1], top_k, _CANDIDATES)[:, None], p, 0)
     filters = (mass, top_k, top_p, min_p, logits.shape[-1])
     kept = filtered(p, *filters)
-    policy, step, think_end = plan.policy, rows.step[slots], named["think_end"]
-    allowed = is_allowed(logits, think_end)
+    policy = plan.policy
+    rules = thought_rules(rows, slots, named, step_plan)
+    allowed = is_allowed(logits, rules.forced_ids, forced)
     choice = policy.choose(
         PolicyStep(
             logits=logits,
             p=kept / kept.sum(dim=-1, keepdim=True),
-            drawable=filtered(p, *filters, own.joint(joint_filters)),
+            drawable=filtered(p, *filters, own.joint(step_plan.joint_filters)),
             ids=ids,
             entropy=entropy,
             seed=named["seed"],
             step=step,
-            think_end=think_end,
+            think_end=rules.end_ids[:, 0],
             think_end_allowed=allowed,
             max_topk=named["max_topk"],
             parameters=dict(
@@ -143,45 +150,61 @@ def guided_step(
         )
     )
 
-    stop = advance(
-        choice.token,
-        entropy,
-        rows.run[slots],
-        named["entropy_threshold"],
-        named["length_threshold"],
-        think_end,
-        allowed & ~answering,
-    )
-    chosen_ids, chosen_weights = stop.next_input(*_emitted_first(choice, width))
+    memory = ThoughtState(run, thought, forced, matched)
+    end = advance(choice.token, entropy, memory, rules, allowed)
+    if policy.mixes_answer:
+        end = _only_in_thoughts(end, answering, choice.token, memory, rules)
+    width = step_plan.width
+    chosen_ids, chosen_weights = end.next_input(*_emitted_first(choice, width))
+    new_phase = GUIDED if policy.mixes_answer else torch.where(end.ended, ANSWERING, GUIDED)
+    columns = new_columns(torch.zeros_like(phase) + new_phase, step + 1, end.state)
     state = guided_rows.state[slots]
     for column, name in enumerate(policy.state):
         if name in choice.state:
             state[:, column] = choice.state[name]
     fed_hidden = torch.zeros_like(guided)
     if choice.hidden is not None:
-        fed_hidden = choice.hidden & ~stop.ended
+        fed_hidden = choice.hidden & ~end.alone
 
     def write(column: torch.Tensor, value: torch.Tensor) -> None:
         column[slots] = where_rows(guided, value, column[slots])
 
+    rows.state[slots] = where_rows(guided, columns, before)
     write(rows.ids[:, :width], chosen_ids)
     write(rows.weights[:, :width], chosen_weights)
-    write(rows.run, stop.run)
-    write(rows.step, step + 1)
     write(guided_rows.state, state)
     write(guided_rows.fed_hidden, fed_hidden)
     if policy.mixes_answer:
-        write(guided_rows.answering, answering | stop.ended)
-    else:
-        write(rows.phase, torch.where(stop.ended, ANSWERING, GUIDED))
+        write(guided_rows.answering, answering | end.ended)
     last_hidden = None
     if policy.feeds_hidden:
         assert hidden is not None, "the batch was run without capturing hidden states"
         last_hidden = hidden.index_select(0, plan.index)
         write(table.hidden_rows(hidden), last_hidden)
-    token = torch.where(guided, stop.token, -1)
+    token = torch.where(guided, end.token, -1)
     result = StepResult(token, chosen_ids, chosen_weights, entropy, choice.token, allowed)
     return result, GuidedResult(state, fed_hidden, last_hidden)
+
+
+def _only_in_thoughts(
+    end: StateStep,
+    answering: torch.Tensor,
+    token: torch.Tensor,
+    memory: ThoughtState,
+    rules: ThoughtRules,
+) -> StateStep:
+    """The step with nothing made to end where a row ``[G]`` is answering.
+
+    There a think-end token is still fed alone.
+    """
+    is_end = (rules.end_length == 1) & (rules.end_ids[:, 0] == token)
+    state = (torch.where(answering, *pair) for pair in zip(memory, end.state, strict=True))
+    return StateStep(
+        torch.where(answering, token, end.token),
+        ThoughtState(*state),
+        end.ended & ~answering,
+        torch.where(answering, is_end, end.alone),
+    )
 
 
 def _emitted_first(choice: Choice, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,16 +3,21 @@
 The names are those of the public implementation of arXiv 2505.15778.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
+
 from soft_sglang.fields import Field, Kind
+from soft_sglang.kernels.table_rows import NO_LIMIT
+from soft_sglang.markers import Markers, Vocabulary, is_closed, read_markers
 from soft_sglang.options import ServerOptions
 from soft_sglang.policies.policy import Policy, RequestFacts
 from soft_sglang.policies.registry import SOFT_THINKING, policy_named, registered
 from soft_sglang.request_fields import POLICY, own_fields
+from soft_sglang.state_machine import ThoughtRules
 
 REQUEST_KEY = "soft_thinking"
 """The field of a request that asks for soft thinking, and of its answer."""
@@ -79,11 +84,22 @@ def _given(name: str, schema: Mapping[str, Any] | None = None) -> dict[str, Any]
     return {"required": [name], "properties": {name: value}}
 
 
-FLAT_NAMES = frozenset(_request_fields(ServerOptions(), ())) - {
-    "enabled",
-    "policy",
-    "return_entropies",
-}
+FLAT_NAMES = frozenset(
+    {
+        "max_topk",
+        "early_stopping_entropy_threshold",
+        "early_stopping_length_threshold",
+        "think_end_str",
+        "after_thinking_temperature",
+        "after_thinking_top_p",
+        "after_thinking_top_k",
+        "after_thinking_min_p",
+        "noise",
+        "gumbel_softmax_temperature",
+        "dirichlet_alpha",
+        "return_concepts",
+    }
+)
 """Names that may also stand directly in ``sampling_params``, as in the public implementation."""
 
 
@@ -91,15 +107,18 @@ FLAT_NAMES = frozenset(_request_fields(ServerOptions(), ())) - {
 class SoftThinkingParams:
     """Parameters of one soft request, complete and valid.
 
-    ``think_end_id`` and ``seed`` are resolved from the tokenizer and the request; the
-    after-thinking parameters are the request's own where it gives none, and
-    ``separate_answer`` says whether it gives any.
+    Ids and ``seed`` are resolved from the tokenizer and the request; the after-thinking
+    parameters are the request's own where it gives none, and ``separate_answer`` says whether it
+    gives any.
     """
 
     max_topk: int
     early_stopping_entropy_threshold: float
     early_stopping_length_threshold: int
-    think_end_id: int
+    think_end_ids: tuple[int, ...]
+    """The tokens of ``think_end_str``."""
+    cold_stop_ids: tuple[int, ...]
+    """What is emitted where thinking is made to end; the last tokens are those above."""
     seed: int
     after_thinking_temperature: float
     after_thinking_top_p: float
@@ -111,6 +130,13 @@ class SoftThinkingParams:
     dirichlet_alpha: float
     return_concepts: bool
     return_entropies: bool = False
+    think_end_first_token: bool = False
+    think_start_ids: tuple[int, ...] = ()
+    """The tokens of ``think_start_str``, with ``rethink``; without it there are none."""
+    max_thinking_steps: int = NO_LIMIT
+    stop_in_thinking: bool = True
+    closed: bool = False
+    """The request begins with its answer."""
     seeded: bool = False
     """The request gives its seed."""
     policy: str = SOFT_THINKING
@@ -119,14 +145,36 @@ class SoftThinkingParams:
     policy_columns: int = 0
     """Columns of the concept table that the policy needs."""
 
+    @property
+    def is_ordinary(self) -> bool:
+        """The request begins with its answer and never thinks: an ordinary one."""
+        policy = policy_named(self.policy)
+        mixes_answer = policy is not None and policy.mixes_answer
+        return self.closed and not self.think_start_ids and not mixes_answer
+
+    @cached_property
+    def rules(self) -> ThoughtRules:
+        """When and how the request's thoughts end."""
+        first = 1 if self.think_end_first_token else None
+        return ThoughtRules(
+            # the device compares in float32
+            entropy_threshold=float(np.float32(self.early_stopping_entropy_threshold)),
+            length_threshold=self.early_stopping_length_threshold,
+            end_ids=self.think_end_ids[:first],
+            forced_ids=self.cold_stop_ids,
+            max_thinking_steps=self.max_thinking_steps,
+            start_ids=self.think_start_ids,
+        )
+
     def to_wire(self) -> dict[str, Any]:
-        """A flat dict of scalars, as it travels to the scheduler."""
+        """A flat dict of scalars and lists of them, as it travels to the scheduler."""
         return asdict(self)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SoftThinkingParams":
         """Inverse of :meth:`to_wire`."""
-        return cls(**{**wire, "policy_parameters": tuple(wire["policy_parameters"])})
+        listed = {k: tuple(v) for k, v in wire.items() if isinstance(v, list | tuple)}
+        return cls(**{**wire, **listed})
 
 
 @dataclass(frozen=True)
@@ -138,40 +186,41 @@ class SoftRequest:
     options: ServerOptions
 
     @property
-    def think_end_str(self) -> str:
-        """The string that ends thinking."""
-        text: str = self._value("think_end_str")
-        return text
-
-    @property
     def policy(self) -> Policy | None:
         """The policy; None is soft thinking itself."""
         return policy_named(self._value("policy"))
 
     def resolve(
         self,
-        think_end_id: int,
+        vocabulary: Vocabulary,
+        prompt: Sequence[int],
         seed: int,
         own: Mapping[str, Any],
-        token_id: Callable[[str, str], int] | None = None,
     ) -> SoftThinkingParams:
-        """Fill in the defaults.
+        """Fill in the defaults, and look up what is written in tokens.
 
         Args:
-            think_end_id: of :attr:`think_end_str`.
+            vocabulary: of the model.
+            prompt: token ids; they tell whether the request begins with its answer.
             seed: of the request.
             own: the request's sampling parameters.
-            token_id: the id of a string that is one token; first the field that gives it, for the
-                error. Only some policies' parameters are such strings.
 
         Raises:
-            ValueError: the policy needs more columns than the server has, or a string is no token.
+            ValueError: the policy needs more columns than the server has, or a string is not so
+                many tokens as it may be.
         """
+        markers = self._markers(vocabulary)
+        start = self._value("start")
+        closed = is_closed(prompt, markers, vocabulary) if start == "auto" else start == "answer"
         policy, max_topk = self.policy, self._value("max_topk")
         policy_parameters: tuple[float, ...] = ()
         columns = 0
         if policy is not None:
-            facts = RequestFacts(own.get("max_new_tokens", _DEFAULT_LENGTH), token_id)
+            facts = RequestFacts(
+                own.get("max_new_tokens", _DEFAULT_LENGTH),
+                len(markers.think_end),
+                vocabulary.token,
+            )
             values = {field.name: self._value(field.name) for field in policy.fields}
             policy_parameters = policy.resolve(values, facts)
             columns = policy.columns(max_topk, values)
@@ -180,6 +229,7 @@ class SoftRequest:
                     f"policy {policy.name!r} would mix {columns} tokens with these parameters; "
                     f"the server's --max-topk is {self.options.max_topk}."
                 )
+        budget = self._value("max_thinking_steps")
         answer: dict[str, Any] = {}
         for name, default in _SAMPLING_DEFAULTS.items():
             value = self.given.get(f"after_thinking_{name}", own.get(name))
@@ -188,7 +238,13 @@ class SoftRequest:
             max_topk=max_topk,
             early_stopping_entropy_threshold=float(self._value("early_stopping_entropy_threshold")),
             early_stopping_length_threshold=self._value("early_stopping_length_threshold"),
-            think_end_id=think_end_id,
+            think_end_ids=markers.think_end,
+            cold_stop_ids=markers.cold_stop,
+            think_end_first_token=self._value("think_end_first_token"),
+            think_start_ids=markers.think_start if self._value("rethink") else (),
+            max_thinking_steps=NO_LIMIT if budget is None else budget,
+            stop_in_thinking=self._value("stop_in_thinking"),
+            closed=closed,
             seed=seed,
             seeded=own.get("sampling_seed") is not None,
             **answer,
@@ -201,6 +257,16 @@ class SoftRequest:
             policy=self._value("policy"),
             policy_parameters=policy_parameters,
             policy_columns=columns,
+        )
+
+    def _markers(self, vocabulary: Vocabulary) -> Markers:
+        needs_start = self._value("rethink") or "think_start_str" in self.given
+        return read_markers(
+            vocabulary,
+            self._value("think_start_str"),
+            self._value("think_end_str"),
+            self._value("cold_stop_str"),
+            needs_start,
         )
 
     def _value(self, name: str) -> Any:

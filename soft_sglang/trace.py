@@ -59,25 +59,31 @@ class RequestTrace:
         self.answer = answer
         self.top_k = top_k
         """``top_k`` of the thinking phase."""
-        self.state = ThinkingState(
-            # the device compares in float32
-            entropy_threshold=float(np.float32(params.early_stopping_entropy_threshold)),
-            length_threshold=params.early_stopping_length_threshold,
-            think_end_id=params.think_end_id,
-        )
+        phase = Phase.ANSWERING if params.closed else Phase.THINKING
+        end = "closed" if params.closed else None
+        self.state = ThinkingState(params.rules, phase=phase, end=end)
         self.concepts: list[Concept] = []
-        """Of every output token so far that the policy made the next input for."""
+        """Of every output token, up to the last one for which :attr:`is_recording` held."""
+        self.answer_start = 0
+        """Number of output tokens up to the end of the last thought."""
         policy = policy_named(params.policy)
         self._mixes_answer = policy is not None and policy.mixes_answer
         self._policy_state: Sequence[float] = ()
         self._entropy_sum = 0.0
         self._entropies: list[float] = []
+        self._positions: list[int] = []
+        """Output positions of the thinking steps."""
         self._reported = 0
 
     @property
     def is_recording(self) -> bool:
-        """Whether the step to come is one of the policy's."""
-        return self.state.phase is Phase.THINKING or self._mixes_answer
+        """Whether the step to come is one of the policy's, or may begin another thought."""
+        return self.is_thinking or self._mixes_answer or bool(self.params.think_start_ids)
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the step to come is one of a thought."""
+        return self.state.phase is Phase.THINKING
 
     def commit(
         self,
@@ -86,7 +92,7 @@ class RequestTrace:
         weights: np.ndarray,
         entropy: float,
         proposal: int,
-        think_end_allowed: bool,
+        end_allowed: bool,
         memory: PolicyMemory | None = None,
     ) -> None:
         """Record the step of a token that the scheduler committed.
@@ -96,19 +102,26 @@ class RequestTrace:
             ids, weights: ``[K]``, the concept.
             entropy: nats.
             proposal: the heaviest token before Cold Stop.
-            think_end_allowed: False where a grammar forbade the think-end token.
+            end_allowed: False where a grammar forbade a token that was still to be forced.
             memory: of the request's policy; None under soft thinking.
         """
         if not self.is_recording:
             return
-        hidden = None
-        if memory is not None:
-            self._policy_state, hidden = memory
-        used = 1 + int(np.count_nonzero(weights[1:]))
-        self.concepts.append(Concept(ids[:used].copy(), weights[:used].copy(), hidden))
-        if self.state.phase is not Phase.THINKING:
+        if self.is_thinking or self._mixes_answer:
+            hidden = None
+            if memory is not None:
+                self._policy_state, hidden = memory
+            used = 1 + int(np.count_nonzero(weights[1:]))
+            self.concepts.append(Concept(ids[:used].copy(), weights[:used].copy(), hidden))
+        else:
+            self.concepts.append(Concept(np.array([token]), np.ones(1, dtype=np.float32)))
+        if not self.is_thinking:
+            if self.state.answer(token):
+                self._policy_state = ()
             return
-        expected = self.state.advance(proposal, entropy, think_end_allowed)
+        expected = self.state.advance(proposal, entropy, end_allowed)
+        self.answer_start = len(self.concepts)
+        self._positions.append(len(self.concepts) - 1)
         if expected != token:
             logger.error(
                 "soft thinking: the scheduler expected token %d at step %d, the device chose %d",
@@ -126,8 +139,7 @@ class RequestTrace:
             slot=slot,
             params=self.params,
             answer=self.answer,
-            phase=self.state.phase,
-            run=self.state.run,
+            state=self.state,
             step=emitted,
             policy_state=self._policy_state,
         )
@@ -146,8 +158,8 @@ class RequestTrace:
         """What to tell the client now.
 
         Args:
-            end: why the request ended, None while it runs; replaced by ``think_end`` or
-                ``cold_stop`` if thinking ended before.
+            end: why the request ended, None while it runs; replaced by how its last thought ended,
+                if it did before.
 
         Returns:
             The new concepts, if asked for, and the summary at the end; None: nothing.
@@ -156,17 +168,35 @@ class RequestTrace:
         if end is not None:
             steps = self.state.steps
             report["steps"] = steps
-            report["end"] = self._thinking_end() or end
+            report["end"] = end if self.is_thinking else self.state.end
             report["mean_entropy"] = self._entropy_sum / steps if steps else 0.0
+            report["longest_run"] = self.state.longest_run
         new = slice(self._reported, self.state.steps)
+        per_step = self.params.return_concepts or self.params.return_entropies
         if self.params.return_concepts:
-            report["concepts"] = [concept.pairs() for concept in self.concepts[new]]
+            concepts = [self.concepts[position] for position in self._positions[new]]
+            report["concepts"] = [concept.pairs() for concept in concepts]
         if self.params.return_entropies:
             report["entropies"] = self._entropies[new]
+        if per_step and self.params.think_start_ids:
+            report["positions"] = self._positions[new]
         self._reported = self.state.steps
         return report or None
 
-    def _thinking_end(self) -> str | None:
-        if self.state.phase is not Phase.ANSWERING:
+
+class ClosedThought:
+    """In the place of a trace where a request begins with its answer and never thinks."""
+
+    def __init__(self, params: SoftThinkingParams) -> None:
+        self._params = params
+
+    def report(self, end: str | None) -> dict[str, Any] | None:
+        """As that of a trace: nothing was thought."""
+        if end is None:
             return None
-        return "cold_stop" if self.state.cold_stopped else "think_end"
+        report = {"steps": 0, "end": "closed", "mean_entropy": 0.0, "longest_run": 0}
+        if self._params.return_concepts:
+            report["concepts"] = []
+        if self._params.return_entropies:
+            report["entropies"] = []
+        return report

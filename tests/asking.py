@@ -27,7 +27,7 @@ COLD = {
 }
 """Cold Stop at the fifth step."""
 
-SUMMARY = {"steps", "end", "mean_entropy"}
+SUMMARY = {"steps", "end", "mean_entropy", "longest_run"}
 _ABSENT = object()
 
 

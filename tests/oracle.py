@@ -26,6 +26,17 @@ class Request:
     entropy_threshold: float = 0.0
     length_threshold: int = 256
     think_end: int = 3
+    end: tuple[int, ...] = ()
+    """Think-end of several tokens; empty: :attr:`think_end`."""
+    cold_stop: tuple[int, ...] = ()
+    """What is emitted where thinking is made to end; empty: the think-end."""
+    first_token: bool = False
+    """The first token of the think-end ends thinking."""
+    budget: int | None = None
+    start: tuple[int, ...] = ()
+    """Marker that begins a thought again; empty: none does."""
+    closed: bool = False
+    """The prompt's thought is over."""
     gumbel: object = None
     """``(step, ids) -> noise``."""
     gumbel_temperature: float = 0.5
@@ -36,10 +47,20 @@ class Request:
             "max_topk": self.max_topk,
             "early_stopping_entropy_threshold": self.entropy_threshold,
             "early_stopping_length_threshold": self.length_threshold,
-            "think_end_str": "</think>" if self.think_end == 3 else f"w{self.think_end}",
+            "think_end_str": spelled(self.end or (self.think_end,)),
             "after_thinking_temperature": 0,
             "return_concepts": True,
         }
+        if self.cold_stop:
+            soft["cold_stop_str"] = spelled(self.cold_stop)
+        if self.first_token:
+            soft["think_end_first_token"] = True
+        if self.budget is not None:
+            soft["max_thinking_steps"] = self.budget
+        if self.start:
+            soft |= {"rethink": True, "think_start_str": spelled(self.start)}
+        if self.closed:
+            soft["start"] = "answer"
         if self.gumbel is not None:
             soft |= {"noise": "gumbel", "gumbel_softmax_temperature": self.gumbel_temperature}
         return {
@@ -54,6 +75,11 @@ class Request:
         }
 
 
+def spelled(ids: tuple[int, ...]) -> str:
+    """Tokens of the tiny models, as text."""
+    return " ".join({1: "<eos>", 2: "<think>", 3: "</think>"}.get(i, f"w{i}") for i in ids)
+
+
 class Trajectory(NamedTuple):
     """What the oracle saw."""
 
@@ -64,6 +90,9 @@ class Trajectory(NamedTuple):
     end: str
     margin: float
     """How near a decision ever was: between the two heaviest tokens, or at a filter's cut."""
+    longest_run: int = 0
+    positions: tuple[int, ...] = ()
+    """Of the thinking steps among the ids."""
 
 
 @dataclass
@@ -110,35 +139,96 @@ class Oracle:
         """Soft thinking, then a greedy answer."""
         embedding = self.model.get_input_embeddings()
         inputs = embedding(torch.tensor([request.prompt]))
-        cache, thinking, run, end, margin = None, True, 0, "length", float("inf")
+        cache, margin, thinker = None, float("inf"), Thinker(request)
         ids: list[int] = []
         concepts: list[list[tuple[int, float]]] = []
         entropies: list[float] = []
+        positions: list[int] = []
         for step in range(request.steps):
             out = self.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             logits = out.logits[0, -1].double()
-            if not thinking:
+            if not thinker.thinking:
                 top = logits.topk(2).values
                 margin = min(margin, float(top[0] - top[1]))
                 ids.append(int(logits.argmax()))
+                thinker.answer(ids[-1])
                 inputs = embedding(torch.tensor([[ids[-1]]]))
                 continue
             p = torch.softmax(logits / request.temperature, -1)
             entropy = float(torch.special.entr(p).sum())
             concept, near = _concept(p, request, step)
             margin = min(margin, near)
-            token = concept[0][0]
-            run = run + 1 if entropy < request.entropy_threshold else 0
-            forced = run >= request.length_threshold and token != request.think_end
-            if forced or token == request.think_end:
-                thinking, end = False, "cold_stop" if forced else "think_end"
-                token, concept = request.think_end, [(request.think_end, 1.0)]
+            token, alone = thinker.think(concept[0][0], entropy)
+            if alone:
+                concept = [(token, 1.0)]
+            positions.append(step)
             ids.append(token)
             concepts.append(concept)
             entropies.append(entropy)
             inputs = _mixed(embedding, concept)
-        return Trajectory(ids, concepts, entropies, end, margin)
+        return Trajectory(
+            ids, concepts, entropies, thinker.end, margin, thinker.longest_run, tuple(positions)
+        )
+
+
+class Thinker:
+    """When a thought ends and begins, in plain lists."""
+
+    def __init__(self, request: Request) -> None:
+        self.thinking = not request.closed
+        self.end = "closed" if request.closed else "length"
+        self.longest_run = 0
+        self._request = request
+        self._marker = list(request.end or (request.think_end,))
+        self._run = self._steps = 0
+        self._emitted: list[int] = []
+        """Since the thought, or the answer, began."""
+        self._to_come: list[int] = []
+        self._cause = ""
+
+    def think(self, proposal: int, entropy: float) -> tuple[int, bool]:
+        """The token of a thinking step, and whether it is fed alone."""
+        request, used_up = self._request, self._budget_is_used_up()
+        self._steps += 1
+        if self._to_come:
+            return self._forced()
+        self._run = self._run + 1 if entropy < request.entropy_threshold else 0
+        self.longest_run = max(self.longest_run, self._run)
+        self._emitted.append(proposal)
+        wanted = self._marker[:1] if request.first_token else self._marker
+        if self._emitted[-len(wanted) :] == wanted:
+            self._over("think_end")
+            return proposal, True
+        cold = self._run >= request.length_threshold
+        if not (cold or used_up):
+            return proposal, False
+        self._cause = "cold_stop" if cold else "budget"
+        self._to_come = list(request.cold_stop or self._marker)
+        for count in range(1, len(wanted)):
+            if self._emitted[-count:] == wanted[:count]:
+                self._to_come = [proposal, *wanted[count:]]
+        return self._forced()
+
+    def answer(self, token: int) -> None:
+        """Take note of a token of the answer."""
+        self._emitted.append(token)
+        start = list(self._request.start)
+        if start and self._emitted[-len(start) :] == start:
+            self.thinking, self.end, self._run, self._emitted = True, "length", 0, []
+
+    def _budget_is_used_up(self) -> bool:
+        budget = self._request.budget
+        return budget is not None and self._steps >= budget
+
+    def _forced(self) -> tuple[int, bool]:
+        token = self._to_come.pop(0)
+        if not self._to_come:
+            self._over(self._cause)
+        return token, True
+
+    def _over(self, end: str) -> None:
+        self.thinking, self.end, self._emitted = False, end, []
 
 
 def _mixed(embedding: torch.nn.Module, concept: list[tuple[int, float]]) -> torch.Tensor:

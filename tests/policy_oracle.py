@@ -6,7 +6,7 @@ trajectory could not be compared otherwise.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -49,9 +49,27 @@ class GuidedRequest:
     entropy_threshold: float | None = None
     length_threshold: int = 256
     think_end: int = THINK_END
+    end: tuple[int, ...] = ()
+    """Think-end of several tokens; empty: :attr:`think_end`."""
+    cold_stop: tuple[int, ...] = ()
+    """What is emitted where thinking is made to end; empty: the think-end."""
+    first_token: bool = False
+    """The first token of the think-end ends thinking."""
+    budget: int | None = None
+    """Thinking steps before it is made to end."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The policy's own; those that are not given have their defaults."""
     answer: Sampling = GREEDY
+
+    @property
+    def marker(self) -> list[int]:
+        """What ends thinking."""
+        return list((self.end or (self.think_end,))[: 1 if self.first_token else None])
+
+    @property
+    def forced(self) -> list[int]:
+        """What is emitted where thinking is made to end."""
+        return list(self.cold_stop or self.end or (self.think_end,))
 
     def sampling_params(self) -> dict[str, object]:
         """The same request for the engine."""
@@ -59,12 +77,18 @@ class GuidedRequest:
             "policy": self.policy,
             "max_topk": self.max_topk,
             "early_stopping_length_threshold": self.length_threshold,
-            "think_end_str": word(self.think_end),
+            "think_end_str": words(self.end or (self.think_end,)),
             "return_concepts": True,
             "return_entropies": True,
             **self.parameters,
             **{f"after_thinking_{name}": v for name, v in _engine(self.answer).items()},
         }
+        if self.cold_stop:
+            soft["cold_stop_str"] = words(self.cold_stop)
+        if self.first_token:
+            soft["think_end_first_token"] = True
+        if self.budget is not None:
+            soft["max_thinking_steps"] = self.budget
         if self.entropy_threshold is not None:
             soft["early_stopping_entropy_threshold"] = self.entropy_threshold
         return {
@@ -80,9 +104,10 @@ def _engine(sampling: Sampling) -> dict[str, float]:
     return {**sampling._asdict(), "top_k": sampling.top_k or -1}
 
 
-def word(token: int) -> str:
-    """A token of the tiny models, as text."""
-    return {THINK_START: "<think>", THINK_END: "</think>"}.get(token, f"w{token}")
+def words(tokens: Sequence[int]) -> str:
+    """Tokens of the tiny models, as text."""
+    named = {THINK_START: "<think>", THINK_END: "</think>"}
+    return " ".join(named.get(token, f"w{token}") for token in tokens)
 
 
 def run(model: torch.nn.Module, request: GuidedRequest) -> Trajectory:
@@ -142,17 +167,21 @@ class At:
 
 
 class Thinker:
-    """The loop around a policy: sampling, Cold Stop, the end of thinking."""
+    """The loop around a policy: sampling, and the end of thinking."""
 
     def __init__(self, request: GuidedRequest) -> None:
         self.request = request
         self.ids: list[int] = []
         self.entropies: list[float] = []
         self.concepts: list[list[tuple[int, float]]] = []
-        self.end = "length"
-        self._run = 0
+        self.thought = Thought(request)
         self._near: list[float] = []
         self._memory: dict[str, Any] = {}
+
+    @property
+    def end(self) -> str:
+        """How thinking ended; ``length``: not yet."""
+        return self.thought.end
 
     @property
     def margin(self) -> float:
@@ -185,9 +214,11 @@ class Thinker:
             near=self._near,
         )
         token, mixture = POLICIES[request.policy](at)
+        alone = request.marker == [token]
         if thinking:
-            token = self._cold_stop(token, at.entropy)
-        if token == request.think_end:
+            self._near.append(abs(at.entropy - self.thought.threshold))
+            token, alone = self.thought.step(token, at.entropy, logits)
+        if alone:
             mixture = {token: 1.0}
         self.ids.append(token)
         if thinking:
@@ -195,19 +226,59 @@ class Thinker:
             self.concepts.append(_emitted_first(token, mixture))
         return mixture
 
-    def _cold_stop(self, token: int, entropy: float) -> int:
-        request = self.request
-        threshold = request.entropy_threshold
-        if threshold is None:
-            threshold = 0.01 if request.policy == "discrete" else 0.0
-        self._near.append(abs(entropy - threshold))
-        self._run = self._run + 1 if entropy < threshold else 0
-        if token == request.think_end:
+
+class Thought:
+    """How long a request thinks, in plain lists of tokens."""
+
+    def __init__(self, request: GuidedRequest) -> None:
+        self.end = "length"
+        self.threshold = request.entropy_threshold
+        if self.threshold is None:
+            self.threshold = 0.01 if request.policy == "discrete" else 0.0
+        self.tokens: list[int] = []
+        """All that were emitted."""
+        self.to_force: list[int] = []
+        """Those that come next, whatever is proposed."""
+        self._request = request
+        self._run = 0
+        self._cause = ""
+
+    def step(self, token: int, entropy: float, logits: torch.Tensor) -> tuple[int, bool]:
+        """What is emitted where ``token`` is proposed, and whether it is fed alone."""
+        request, marker = self._request, self._request.marker
+        over_budget = request.budget is not None and len(self.tokens) >= request.budget
+        if self.to_force and not _forbids(logits, self.to_force):
+            return self._forced()
+        self.to_force = []
+        self._run = self._run + 1 if entropy < self.threshold else 0
+        so_far = [*self.tokens, token]
+        if so_far[-len(marker) :] == marker:
             self.end = "think_end"
-        elif self._run >= request.length_threshold:
-            self.end = "cold_stop"
-            return request.think_end
+            return self._emitted(token), True
+        stopped = self._run >= request.length_threshold
+        if not (stopped or over_budget) or _forbids(logits, request.forced):
+            return self._emitted(token), False
+        self._cause = "cold_stop" if stopped else "budget"
+        for begun in range(len(marker) - 1, 0, -1):
+            if so_far[-begun:] == marker[:begun]:
+                self.to_force = marker[begun:]
+                return self._emitted(token), True
+        self.to_force = request.forced
+        return self._forced()
+
+    def _forced(self) -> tuple[int, bool]:
+        token = self.to_force.pop(0)
+        if not self.to_force:
+            self.end = self._cause
+        return self._emitted(token), True
+
+    def _emitted(self, token: int) -> int:
+        self.tokens.append(token)
         return token
+
+
+def _forbids(logits: torch.Tensor, tokens: list[int]) -> bool:
+    return any(logits[token] == -math.inf for token in tokens)
 
 
 def _emitted_first(token: int, mixture: Mixture | None) -> list[tuple[int, float]]:

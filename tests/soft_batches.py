@@ -11,7 +11,7 @@ from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.row_parameters import RowParameters
-from soft_sglang.state_machine import Phase
+from soft_sglang.state_machine import ThinkingState
 
 VOCAB = 40
 THINK_END = 3
@@ -23,7 +23,8 @@ PARAMS = SoftThinkingParams(
     max_topk=4,
     early_stopping_entropy_threshold=0.0,
     early_stopping_length_threshold=256,
-    think_end_id=THINK_END,
+    think_end_ids=(THINK_END,),
+    cold_stop_ids=(THINK_END,),
     seed=5,
     after_thinking_temperature=ANSWER.temperature,
     after_thinking_top_p=ANSWER.top_p,
@@ -54,8 +55,13 @@ class Request:
             return ANSWER
         return AnswerSampling(self.temperature, self.top_p, self.top_k, self.min_p)
 
-    def start(self, **state: int) -> RowStart:
-        return RowStart(self.slot, self.params, self.answer, phase=Phase.THINKING, **state)
+    def state(self) -> ThinkingState:
+        """The scheduler's, before the first step."""
+        assert self.params is not None
+        return ThinkingState(self.params.rules)
+
+    def start(self, state: ThinkingState | None = None, step: int = 0) -> RowStart:
+        return RowStart(self.slot, self.params, self.answer, state or self.state(), step)
 
 
 def plan_of(requests: Sequence[Request], device: str = "cpu") -> BatchPlan | None:
@@ -79,12 +85,14 @@ def run(
     sampled: torch.Tensor,
     agree: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, ConceptStep]:
-    """One step of a batch beside another sampler: the ids it emits, and the step."""
+    """One step of a batch beside another sampler, to its end: the ids it emits, and the step."""
     plan = plan_of(requests)
     assert plan is not None
     step = ConceptStep(table, plan, torch.tensor([r.slot for r in requests]))
     step.think(logits, sampling_of(requests), replace(plan.step, samples=False), agree)
-    return step.final_ids(sampled), step
+    ids = step.final_ids(sampled)
+    step.rethink(ids)
+    return ids, step
 
 
 def started(*requests: Request, rows: int = 8, width: int = 6) -> ConceptTable:
@@ -94,8 +102,9 @@ def started(*requests: Request, rows: int = 8, width: int = 6) -> ConceptTable:
 
 
 def contents(table: ConceptTable) -> dict[str, torch.Tensor]:
-    names = ("ids", "weights", "phase", "run", "step", "integers", "reals")
-    return {name: getattr(table.rows, name).clone() for name in names}
+    columns = table.rows._asdict()
+    columns |= {f"guided {name}": column for name, column in table.guided._asdict().items()}
+    return {name: column.clone() for name, column in columns.items()}
 
 
 def assert_rows_unchanged(

@@ -4,6 +4,8 @@ For stop strings, grammars and whatever else reads the text. The tokens after th
 to w255, written without spaces.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +25,13 @@ _SEED = 5
 
 def create(folder: Path) -> str:
     """Save the model to ``folder`` and return its path; its tokenizer is beside it."""
+    path = create_model(folder)
+    tokenizer().save_pretrained(tokenizer_path(path))
+    return path
+
+
+def create_model(folder: Path, eos: int = EOS) -> str:
+    """The model alone."""
     torch.manual_seed(_SEED)
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
@@ -33,7 +42,7 @@ def create(folder: Path) -> str:
         num_key_value_heads=2,
         max_position_embeddings=1024,
         bos_token_id=None,
-        eos_token_id=EOS,
+        eos_token_id=eos,
         pad_token_id=0,
     )
     model = LlamaForCausalLM(config)
@@ -42,17 +51,15 @@ def create(folder: Path) -> str:
             if parameter.dim() > 1:
                 parameter.normal_(std=0.25 if "embed" in name else 0.12)
     model.save_pretrained(folder)
-    path = str(folder)
-    tokenizer().save_pretrained(tokenizer_path(path))
-    return path
+    return str(folder)
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(tokens: Sequence[str] = TOKENS, eos: str = "<eos>") -> PreTrainedTokenizerFast:
     """One token per character, word or special token."""
-    ids = {token: i for i, token in enumerate(TOKENS)}
-    inner = Tokenizer(models.WordLevel(ids, unk_token="<pad>"))
-    one_token = Regex(r"<pad>|<eos>|</?think>|w\d{2,3}|[\s\S]")
+    inner = Tokenizer(models.WordLevel({t: i for i, t in enumerate(tokens)}, unk_token="<pad>"))
+    longest_first = sorted((re.escape(t) for t in tokens if len(t) > 1), key=len, reverse=True)
+    one_token = Regex("|".join([*longest_first, r"[\s\S]"]))
     inner.pre_tokenizer = pre_tokenizers.Split(one_token, "isolated")
     # grammar libraries read from the decoder how tokens spell bytes
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=eos, pad_token="<pad>")

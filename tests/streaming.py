@@ -7,6 +7,8 @@ from typing import Any
 
 from asking import SUMMARY, answer_of
 
+PER_STEP = {"concepts", "entropies", "positions"}
+
 
 @dataclass
 class Streamed:
@@ -24,11 +26,12 @@ class Streamed:
         Only the last carries the summary.
         """
         *parts, last = self.answers
-        assert all(set(part) == {"concepts"} for part in parts)
-        assert set(last) - {"concepts"} == SUMMARY
+        per_step = set(last) - SUMMARY
+        assert per_step <= PER_STEP and set(last) >= SUMMARY
+        assert all(set(part) == per_step for part in parts)
         joined = {name: last[name] for name in SUMMARY}
-        if "concepts" in last:
-            joined["concepts"] = [c for part in self.answers for c in part["concepts"]]
+        for name in per_step:
+            joined[name] = [entry for part in self.answers for entry in part[name]]
         return joined
 
 
@@ -54,9 +57,7 @@ def _add(streamed: Streamed, choice: Any) -> None:
         assert streamed.finish_reason is None, "the field comes after the last chunk"
         streamed.answers.append(answer)
         if choice.finish_reason is None:
-            assert set(answer) == {"concepts"} and answer["concepts"], (
-                "a chunk with nothing to tell"
-            )
+            assert set(answer) <= PER_STEP and all(answer.values()), "a chunk with nothing to tell"
     streamed.finish_reason = streamed.finish_reason or choice.finish_reason
 
 

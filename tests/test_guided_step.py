@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import tolerances
 import torch
 from one_thread import one_thread  # noqa: F401 - the import switches it on
@@ -19,11 +20,12 @@ from soft_sglang.concept_sampler import BatchPlan, ConceptStep, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.kernels.sampling import Sampling as BatchSampling
 from soft_sglang.kernels.table_rows import ANSWERING, DISCRETE, GUIDED, THINKING
+from soft_sglang.markers import Vocabulary
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftThinkingParams, read_request
 from soft_sglang.patches.scheduler.step_output import DeviceOutput, GuidedOutput
 from soft_sglang.row_parameters import RowParameters
-from soft_sglang.state_machine import Phase
+from soft_sglang.state_machine import Phase, ThinkingState
 from soft_sglang.trace import RequestTrace
 
 VOCAB, HIDDEN, STEPS = 50, 8, 16
@@ -31,6 +33,7 @@ TOP_K_OFF = 1 << 30
 PROMPT_LENGTH = 5
 MARGIN = 1e-6
 """Of every decision of the oracle; it sees the same logits, in float64."""
+VOCABULARY = Vocabulary(tiny_models.tokenizer(), tiny_models.VOCAB_SIZE)
 
 
 # Rows.
@@ -52,12 +55,7 @@ class Row:
         asked = self.request.sampling_params()
         soft = read_request(self.soft or asked["soft_thinking"], {}, ServerOptions())
         assert soft is not None
-        self.params = soft.resolve(
-            self.request.think_end,
-            self.request.seed,
-            asked,
-            lambda _, text: int(text == "<think>") * 2,
-        )
+        self.params = soft.resolve(VOCABULARY, self.request.prompt, self.request.seed, asked)
 
     @property
     def sampling(self) -> AnswerSampling:
@@ -68,8 +66,8 @@ class Row:
         return self.sampling if self.request is None else _normal(self.request.answer)
 
     def start(self) -> RowStart:
-        phase = Phase.DISCRETE if self.params is None else Phase.THINKING
-        return RowStart(self.slot, self.params, self.answer, phase)
+        state = None if self.params is None else ThinkingState(self.params.rules)
+        return RowStart(self.slot, self.params, self.answer, state)
 
     def trace(self) -> RequestTrace | None:
         if self.params is None:
@@ -118,8 +116,9 @@ def advance(
     step = ConceptStep(table, plan, torch.tensor([row.slot for row in rows]))
     assert plan.step.samples or not samples
     step.think(logits, sampling_of(rows), replace(plan.step, samples=samples), hidden=hidden)
-    others = None if samples else torch.full((len(rows),), 40)
-    return step.final_ids(others), step
+    ids = step.final_ids(None if samples else torch.full((len(rows),), 40))
+    step.rethink(ids)
+    return ids, step
 
 
 def record(traces: Sequence[RequestTrace | None], ids: torch.Tensor, step: ConceptStep) -> None:
@@ -194,6 +193,20 @@ SAMPLINGS = [
 ]
 
 
+ENDS: list[dict[str, Any]] = [
+    {"think_end": 3},
+    {"think_end": 20},
+    {"think_end": 20, "cold_stop": (7, 20)},
+    {"end": (3, 20)},
+    {"end": (20, 3, 20, 20), "cold_stop": (7, 8, 20, 3, 20, 20)},
+    {"end": (20, 20, 3)},
+    {"end": (20, 3), "first_token": True},
+    {"end": (3, 20, 7), "cold_stop": (8, 3, 20, 7), "first_token": True},
+]
+"""One token, and several; the last tokens of what is forced are the marker."""
+ONE_TOKEN = ENDS[:3]
+
+
 def random_requests(count: int, seed: int) -> list[GuidedRequest]:
     """As many of every policy."""
     rng = np.random.default_rng(seed)
@@ -209,9 +222,10 @@ def random_requests(count: int, seed: int) -> list[GuidedRequest]:
             steps=STEPS,
             seed=int(rng.integers(-(2**63), 2**63)),
             max_topk=one_of([1, 2, 5, 10, 31]),
-            entropy_threshold=one_of([None, None, 0, 1.5, 10.0]),
+            entropy_threshold=one_of([None, None, None, 0, 1.5, 10.0]),
             length_threshold=one_of([1, 3, 6, 12]),
-            think_end=one_of([3, 20]),
+            budget=one_of([None, None, None, None, 0, 2, 7]),
+            **one_of(ONE_TOKEN if policy == "swi_reasoning" else ENDS),
             parameters=one_of(OWN[policy]),
             answer=one_of(SAMPLINGS),
         )
@@ -230,6 +244,15 @@ def random_logits(rows: int, seed: int) -> Iterator[torch.Tensor]:
         yield logits
 
 
+def favour_markers(logits: torch.Tensor, thinkers: Sequence[Thinker], number: int) -> None:
+    """Make think-ends come about: for six steps in every fourth row, then in others."""
+    for row, (own, thinker) in enumerate(zip(logits, thinkers, strict=False)):
+        if (row + number // 6) % 4 == 0:
+            marker, emitted = thinker.request.marker, thinker.ids
+            begun = [n for n in range(1, len(marker)) if emitted[-n:] == marker[:n]]
+            own[marker[max(begun, default=0)]] = own.max() + 6
+
+
 def hidden_states(rows: int, step: int) -> torch.Tensor:
     return torch.arange(rows * HIDDEN).view(rows, HIDDEN) + 1000.0 * step
 
@@ -239,8 +262,8 @@ def hidden_states(rows: int, step: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("samples", [False, True])
 def test_every_policy_equals_its_oracle(samples: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """In one batch, with discrete rows and soft thinking between."""
-    requests = random_requests(25, seed=int(samples))
+    """In one batch, with discrete rows and soft thinking between; markers of every length."""
+    requests = random_requests(40, seed=int(samples))
     if samples:
         requests = [
             replace(r, answer=r.answer if r.answer.top_k else Sampling(0.9, 6, 0.8))
@@ -254,6 +277,7 @@ def test_every_policy_equals_its_oracle(samples: bool, caplog: pytest.LogCapture
     clear = np.ones(len(requests), dtype=bool)
     seen = {name: set() for name in OWN}
     for number, logits in enumerate(random_logits(len(rows), seed=1)):
+        favour_markers(logits, thinkers, number)
         hidden = hidden_states(len(rows), number)
         thinking = [thinker.end == "length" for thinker in thinkers]
         ids, step = advance(table, rows, logits, hidden, samples)
@@ -297,8 +321,16 @@ def test_every_policy_equals_its_oracle(samples: bool, caplog: pytest.LogCapture
             assert not got or token not in dict(got) or got[0][0] == token
             others = [abs(w) for i, w in got if i != token]
             assert others == sorted(others, reverse=True) and all(w for _, w in got)
-    ends = {thinker.end for thinker in thinkers}
-    assert ends == {"length", "think_end", "cold_stop"}
+    ends: dict[str, set[tuple[str, bool]]] = {name: set() for name in OWN}
+    for thinker, sure in zip(thinkers, clear, strict=True):
+        if sure and thinker.end != "length":
+            natural = thinker.end == "think_end"
+            tokens = thinker.request.marker if natural else thinker.request.forced
+            ends[thinker.request.policy].add((thinker.end, len(tokens) > 1))
+    for policy, found in ends.items():
+        several = {(end, True) for end in ("think_end", "cold_stop", "budget")}
+        assert found >= several or policy == "swi_reasoning", policy
+    assert {thinker.end for thinker in thinkers} == {"length", "think_end", "cold_stop", "budget"}
     assert not caplog.records, "host and device disagree"
 
 
@@ -330,7 +362,12 @@ def test_a_resumed_row_goes_on_where_it_was() -> None:
     stays = started(rows, slots=len(rows) + 1)
     moves = started(rows, slots=len(rows) + 1)
     traces = [row.trace() for row in rows]
+    thinkers = [Thinker(request) for request in requests]
+    inputs: list[list[dict[int, float] | None]] = []
     for number, logits in enumerate(random_logits(len(rows), seed=6)):
+        favour_markers(logits, thinkers, number)
+        for row, thinker in zip(logits, thinkers, strict=True):
+            thinker.step(row.double())
         hidden = hidden_states(len(rows), number)
         expected, _ = advance(stays, rows, logits, hidden)
         ids, step = advance(moves, rows, logits, hidden)
@@ -338,8 +375,11 @@ def test_a_resumed_row_goes_on_where_it_was() -> None:
         assert torch.equal(ids, expected)
         for i, row in enumerate(rows):
             assert fed(moves, row.slot, ids[i]) == fed(stays, row.slot, expected[i])
+        inputs.append([fed(stays, row.slot, expected[i]) for i, row in enumerate(rows)])
         if number == 8:
-            _check_resumed_inputs(traces, requests, hidden, number)
+            for i, (trace, request) in enumerate(zip(traces, requests, strict=True)):
+                assert trace is not None
+                _check_resumed_inputs(trace, request, [of_step[i] for of_step in inputs], i)
         moves = ConceptTable(len(rows) + 1, 32, "cpu")
         moves.start(
             [
@@ -351,27 +391,28 @@ def test_a_resumed_row_goes_on_where_it_was() -> None:
 
 
 def _check_resumed_inputs(
-    traces: Sequence[RequestTrace | None],
-    requests: Sequence[GuidedRequest],
-    hidden: torch.Tensor,
-    number: int,
+    trace: RequestTrace, request: GuidedRequest, fed: list[dict[int, float] | None], row: int
 ) -> None:
-    """The inputs that a prefill after a retraction must repeat."""
-    for i, (trace, request) in enumerate(zip(traces, requests, strict=True)):
-        assert trace is not None
-        inputs = dict(trace.concepts_between(0, PROMPT_LENGTH + number + 1))
-        assert min(inputs, default=PROMPT_LENGTH) >= PROMPT_LENGTH
-        thinking = trace.state.phase is Phase.THINKING
-        if request.policy == "discrete":
-            assert not inputs
-        elif request.policy == "coconut_tf":
-            steps = trace.state.steps - (not thinking)  # the think-end token is a token
-            assert list(inputs) == list(range(PROMPT_LENGTH, PROMPT_LENGTH + steps))
-            for position, concept in inputs.items():
-                expected = hidden_states(len(requests), position - PROMPT_LENGTH)[i]
-                assert concept.hidden is not None and torch.equal(concept.hidden, expected)
-        else:
-            assert all(concept.hidden is None for concept in inputs.values())
+    """The inputs that a prefill after a retraction must repeat are those that were ``fed``."""
+    inputs = dict(trace.concepts_between(0, PROMPT_LENGTH + len(fed)))
+    assert min(inputs, default=PROMPT_LENGTH) >= PROMPT_LENGTH
+    thinking = trace.state.phase is Phase.THINKING
+    if request.policy == "discrete":
+        assert not inputs
+    elif request.policy == "coconut_tf":
+        steps = [number for number, mixture in enumerate(fed) if mixture is None]
+        assert steps == list(range(len(steps)))
+        if len(request.forced) == 1:
+            assert len(steps) == trace.state.steps - (not thinking)  # the think-end is a token
+        assert list(inputs) == [PROMPT_LENGTH + number for number in steps]
+        for position, concept in inputs.items():
+            expected = hidden_states(row + 1, position - PROMPT_LENGTH)[row]
+            assert concept.hidden is not None and torch.equal(concept.hidden, expected)
+    else:
+        assert all(concept.hidden is None for concept in inputs.values())
+        if request.policy == "mixture_of_inputs" or thinking:
+            expected_positions = [PROMPT_LENGTH + i for i, m in enumerate(fed) if len(m or ()) > 1]
+            assert list(inputs) == expected_positions
 
 
 @pytest.mark.parametrize("policy", OWN)
@@ -406,7 +447,8 @@ def test_phase_codes() -> None:
     assert table.rows.phase[[20, 21]].tolist() == [THINKING, DISCRETE]
     assert not table.guided.answering.any() and not table.guided.fed_hidden.any()
     answering = [
-        row.start()._replace(phase=Phase.ANSWERING, slot=10 + i) for i, row in enumerate(rows)
+        RowStart(10 + i, row.params, row.answer, ThinkingState(row.params.rules, Phase.ANSWERING))
+        for i, row in enumerate(rows)
     ]
     table.start(answering)
     for i, policy in enumerate(OWN):
@@ -534,8 +576,42 @@ def test_a_grammar_that_forbids_the_think_end_delays_it(policy: str) -> None:
         logits[:, request.think_end] = -torch.inf if number < due + 3 else -9.0
         ids, step = advance(table, [row], logits, hidden_states(1, number))
         assert step.output is not None
-        assert step.output.think_end_allowed.item() == (number == due + 3)
+        assert step.output.end_allowed.item() == (number == due + 3)
         assert (ids.item() == request.think_end) == (number == due + 3)
+
+
+@pytest.mark.parametrize("policy", [name for name in OWN if name != "swi_reasoning"])
+def test_a_grammar_interrupts_forced_tokens(policy: str) -> None:
+    """They begin again when it allows all of them; the policy goes on meanwhile."""
+    request = GuidedRequest(
+        policy,
+        [],
+        GREEDY,
+        end=(3, 20),
+        cold_stop=(7, 8, 3, 20),
+        budget=2,
+        parameters=OWN[policy][-1],
+    )
+    row, trace, thinker = Row(1, request), Row(1, request).trace(), Thinker(request)
+    table = started([row], slots=2)
+    emitted = []
+    for number in range(12):
+        logits = 0.1 * next(random_logits(1, seed=number))
+        logits[0, 11] = 9.0
+        if number in (4, 5):
+            logits[0, 20] = -torch.inf
+        hidden = hidden_states(1, number)
+        ids, step = advance(table, [row], logits, hidden)
+        record([trace], ids, step)
+        mixture = thinker.step(logits[0].double())
+        thinking = table.rows.phase[1] == GUIDED and not table.guided.answering[1]
+        assert thinking == (thinker.end == "length") == (number < 9)
+        if number < 10:
+            emitted.append(ids.item())
+            assert emitted == thinker.ids
+            assert_mixture(fed(table, 1, ids[0]), mixture)
+    assert emitted == [11, 11, 7, 8, 11, 11, 7, 8, 3, 20]
+    assert trace is not None and trace.state.end == thinker.end == "budget"
 
 
 def test_what_the_ranks_agree_on_is_what_counts() -> None:
@@ -565,7 +641,7 @@ def test_what_the_ranks_agree_on_is_what_counts() -> None:
             hidden,
         )
         assert torch.equal(first.final_ids(slots), other.final_ids(slots))
-        for name in ("ids", "weights", "phase", "run", "step"):
+        for name in ("ids", "weights", "state"):
             assert torch.equal(getattr(mine.rows, name), getattr(theirs.rows, name)), name
         for name in mine.guided._fields:
             assert torch.equal(getattr(mine.guided, name), getattr(theirs.guided, name)), name
@@ -598,6 +674,11 @@ def test_a_step_does_not_wait_for_the_device(samples: bool) -> None:
         for i, policy in enumerate(OWN)
     ]
     rows += [Row(20, None), Row(21, GuidedRequest("discrete", []), soft={"noise": "gumbel"})]
+    markers = {"think_end_str": "w7 w8", "think_start_str": "w9 w7", "rethink": True}
+    rows += [
+        Row(22 + i, GuidedRequest(policy, []), soft={"policy": policy, **markers})
+        for i, policy in enumerate(("discrete", "mixture_of_inputs", "soft_thinking"))
+    ]
     table, plan, sampling = started(rows, slots=30), plan_of(rows), sampling_of(rows)
     slots = torch.tensor([row.slot for row in rows])
     logits, hidden = next(random_logits(len(rows), seed=15)), hidden_states(len(rows), 0)
@@ -608,7 +689,7 @@ def test_a_step_does_not_wait_for_the_device(samples: bool) -> None:
         step = ConceptStep(table, plan, slots)
         step.answer_sampling(sampling)
         step.think(logits, sampling, step_plan, hidden=hidden)
-        step.final_ids(others)
+        step.rethink(step.final_ids(others))
 
     # nothing can be read on the meta device, not even inside an operator of PyTorch
     table = ConceptTable(30, 32, "meta")
@@ -618,4 +699,5 @@ def test_a_step_does_not_wait_for_the_device(samples: bool) -> None:
     step.answer_sampling(sampling)
     step.think(logits.to("meta"), sampling, step_plan, hidden=hidden.to("meta"))
     final = step.final_ids(None if others is None else others.to("meta"))
+    step.rethink(final)
     assert final.shape == (len(rows),)

@@ -88,6 +88,16 @@ def a_batch_of_everything() -> list[Request]:
         Request(2, replace(PARAMS, noise="gumbel", max_topk=6)),
         Request(3, replace(PARAMS, noise="dirichlet"), top_k=20, top_p=0.9, min_p=0.1),
         Request(4, PARAMS),
+        Request(
+            5,
+            replace(
+                PARAMS,
+                think_end_ids=(7, 8),
+                cold_stop_ids=(6, 7, 8),
+                think_start_ids=(1, 2),
+                max_thinking_steps=0,
+            ),
+        ),
     ]
 
 
@@ -104,6 +114,7 @@ def test_a_step_does_not_wait_for_the_device(discrete: bool) -> None:
         step.answer_sampling(sampling)
         step.think(logits, sampling, plan.step)
         ids = step.final_ids(SAMPLED[: len(requests)])
+        step.rethink(ids)
     assert ids.shape == (len(requests),)
 
 
@@ -120,4 +131,6 @@ def test_a_step_reads_nothing_at_all(discrete: bool) -> None:
     step.answer_sampling(sampling_of(requests, "meta"))
     step.think(logits, sampling_of(requests, "meta"), plan.step)
     sampled = torch.empty(len(requests), dtype=torch.int32, device="meta")
-    assert step.final_ids(sampled).shape == (len(requests),)
+    ids = step.final_ids(sampled)
+    step.rethink(ids)
+    assert ids.shape == (len(requests),)

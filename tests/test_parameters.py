@@ -1,13 +1,18 @@
 """Parameters of requests and servers: what is allowed, what is refused and how, what travels."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from vocabularies import vocabulary
 
 from soft_sglang.fields import Field, Kind
+from soft_sglang.kernels.table_rows import NO_LIMIT
 from soft_sglang.options import DEFAULT_MAX_TOPK, ServerOptions
 from soft_sglang.parameters import (
     FLAT_NAMES,
@@ -16,18 +21,29 @@ from soft_sglang.parameters import (
     SoftThinkingParams,
     read_request,
 )
-from soft_sglang.request_fields import NOISES
+from soft_sglang.request_fields import NOISES, STARTS
+from soft_sglang.state_machine import ThoughtRules
 
 NAN, INF = float("nan"), float("inf")
 INT32 = 2**31 - 1
 OFF, ON = ServerOptions(), ServerOptions(enable_soft_thinking=True)
+TEXTS = ["</think>", " ", "\n", "思", "🤔", "\0"]
+NOT_TEXTS: list[Any] = ["", 3, 0.5, True, ["</think>"], {}, "\ud800", "a\udfffb"]
+NOT_BOOLEANS: list[Any] = [0, 1, "false", "", [], {}]
 
 VALID: dict[str, list[Any]] = {
     "enabled": [True],
     "max_topk": [1, 2, 10, 32],
     "early_stopping_entropy_threshold": [0, 0.0, 1e-30, 0.01, 3, 1e6],
     "early_stopping_length_threshold": [1, 256, INT32],
-    "think_end_str": ["</think>", " ", "\n", "思", "🤔", "\0"],
+    "start": ["auto", "thinking", "answer"],
+    "think_start_str": ["<think>", *TEXTS[1:-1]],
+    "rethink": [True, False],
+    "think_end_str": TEXTS,
+    "think_end_first_token": [True, False],
+    "cold_stop_str": ["</think>", "So\n", "🤔", "The end.\0"],
+    "max_thinking_steps": [0, 1, 256, INT32],
+    "stop_in_thinking": [True, False],
     "after_thinking_temperature": [0, 0.0, 0.6, 2, 1e6],
     "after_thinking_top_p": [1e-9, 0.95, 1, 1.0],
     "after_thinking_top_k": [-1, 1, 30, INT32],
@@ -54,10 +70,20 @@ INVALID: dict[str, tuple[str, list[Any]]] = {
         "an integer from 1 to 2147483647",
         [*NOT_INTEGERS, 0, -1, INT32 + 1],
     ),
-    "think_end_str": (
-        "a non-empty string of valid Unicode",
-        ["", 3, 0.5, True, ["</think>"], {}, "\ud800", "a\udfffb"],
+    "start": (
+        "one of 'auto', 'thinking', 'answer'",
+        ["", "Auto", "closed", True, 1, ["auto"], {"auto": 1}],
     ),
+    "think_start_str": ("a non-empty string of valid Unicode", NOT_TEXTS),
+    "rethink": ("true or false", NOT_BOOLEANS),
+    "think_end_str": ("a non-empty string of valid Unicode", NOT_TEXTS),
+    "think_end_first_token": ("true or false", NOT_BOOLEANS),
+    "cold_stop_str": ("a non-empty string of valid Unicode", NOT_TEXTS),
+    "max_thinking_steps": (
+        "an integer from 0 to 2147483647",
+        [*NOT_INTEGERS, -1, INT32 + 1, "all"],
+    ),
+    "stop_in_thinking": ("true or false", NOT_BOOLEANS),
     "after_thinking_temperature": ("a number from 0 to 1e+06", [*NOT_NUMBERS, -0.1, 1e7]),
     "after_thinking_top_p": ("a number above 0 and at most 1", [*NOT_NUMBERS, 0, 0.0, -1, 1.001]),
     "after_thinking_top_k": (
@@ -71,8 +97,8 @@ INVALID: dict[str, tuple[str, list[Any]]] = {
     ),
     "gumbel_softmax_temperature": ("a number from 1e-06 to 1e+06", [*NOT_NUMBERS, 0, -1, 1e7]),
     "dirichlet_alpha": ("a number from 1e-06 to 1e+06", [*NOT_NUMBERS, 0, 0.0, -1, 1e7]),
-    "return_concepts": ("true or false", [0, 1, "false", "", [], {}]),
-    "return_entropies": ("true or false", [0, 1, "false", "", [], {}]),
+    "return_concepts": ("true or false", NOT_BOOLEANS),
+    "return_entropies": ("true or false", NOT_BOOLEANS),
 }
 
 
@@ -108,11 +134,25 @@ def refusal(field: Any, flat: dict[str, Any] | None = None, options: ServerOptio
     return str(error.value)
 
 
+def resolved(
+    field: Any = True,
+    seed: int = 0,
+    own: dict[str, Any] | None = None,
+    options: ServerOptions = OFF,
+    prompt: Sequence[int] = (),
+    ids: dict[str, list[int]] | None = None,
+) -> SoftThinkingParams:
+    """Complete parameters of a request; ``ids``: of texts, token 7 is every other one."""
+    return soft(field, options=options).resolve(vocabulary(ids), prompt, seed, own or {})
+
+
 def test_every_field_is_tested() -> None:
-    resolved = {"think_end_id", "seed", "seeded", "separate_answer"}
+    resolved = {"seed", "seeded", "separate_answer", "closed"}
+    resolved |= {"think_end_ids", "cold_stop_ids", "think_start_ids"}
     names = set(SoftThinkingParams.__annotations__) - resolved
     names = {name for name in names if not name.startswith("policy")}
-    assert set(VALID) == set(INVALID) == names | {"enabled", "think_end_str"}
+    unresolved = {"enabled", "start", "rethink", "think_start_str", "think_end_str"}
+    assert set(VALID) == set(INVALID) == names | unresolved | {"cold_stop_str"}
 
 
 # Values.
@@ -159,7 +199,11 @@ def test_max_topk_is_limited_by_the_server(limit: int) -> None:
 
 @pytest.mark.parametrize("value", [1, "x", None, True, {}])
 @pytest.mark.parametrize(
-    "key", ["maxtopk", "MAX_TOPK", "", "think_end_id", "seed", "separate_answer", "temperature"]
+    "key",
+    [
+        *("maxtopk", "MAX_TOPK", "", "seed", "separate_answer", "temperature"),
+        *("think_end_id", "think_end_ids", "cold_stop_ids", "think_start_ids", "closed"),
+    ],
 )
 def test_unknown_key(key: str, value: Any) -> None:
     message = refusal({"max_topk": 3, key: value})
@@ -185,7 +229,11 @@ def test_none_is_absent(name: str) -> None:
 
 
 def test_flat_names() -> None:
-    assert set(VALID) - {"enabled", "return_entropies"} == FLAT_NAMES
+    """Those of the public implementation, and no others."""
+    ours = {"enabled", "return_entropies", "stop_in_thinking", "max_thinking_steps"}
+    ours |= {"start", "think_start_str", "rethink", "think_end_first_token", "cold_stop_str"}
+    assert set(VALID) - ours == FLAT_NAMES
+    assert len(FLAT_NAMES) == 12
 
 
 def test_both_places() -> None:
@@ -234,12 +282,12 @@ def test_who_is_soft(
 
 
 def test_defaults() -> None:
-    assert soft().think_end_str == "</think>"
-    assert soft().resolve(think_end_id=7, seed=-3, own={}) == SoftThinkingParams(
+    assert resolved(seed=-3, ids={"</think>": [9]}) == SoftThinkingParams(
         max_topk=10,
         early_stopping_entropy_threshold=0.01,
         early_stopping_length_threshold=256,
-        think_end_id=7,
+        think_end_ids=(9,),
+        cold_stop_ids=(9,),
         seed=-3,
         after_thinking_temperature=1.0,
         after_thinking_top_p=1.0,
@@ -250,6 +298,12 @@ def test_defaults() -> None:
         gumbel_softmax_temperature=0.5,
         dirichlet_alpha=1.0,
         return_concepts=False,
+        return_entropies=False,
+        think_end_first_token=False,
+        think_start_ids=(),
+        max_thinking_steps=NO_LIMIT,
+        stop_in_thinking=True,
+        closed=False,
     )
 
 
@@ -257,33 +311,38 @@ OWN = {"temperature": 0.6, "top_p": 0.95, "top_k": 30, "min_p": 0.001, "max_new_
 
 
 def test_the_answer_is_sampled_with_the_requests_own_parameters() -> None:
-    params = soft().resolve(0, 0, OWN)
+    params = resolved(own=OWN)
     for name in ("temperature", "top_p", "top_k", "min_p"):
         assert getattr(params, f"after_thinking_{name}") == OWN[name]
     assert not params.separate_answer
 
 
 def test_own_parameters_that_are_none_are_absent() -> None:
-    params = soft().resolve(0, 0, dict.fromkeys(OWN))
-    assert params == soft().resolve(0, 0, {})
+    assert resolved(own=dict.fromkeys(OWN)) == resolved()
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("temperature", 0), ("top_p", 0.5), ("top_k", 1), ("min_p", 0)]
 )
 def test_after_thinking_parameters(name: str, value: float) -> None:
-    params = soft({f"after_thinking_{name}": value}).resolve(0, 0, OWN)
+    params = resolved({f"after_thinking_{name}": value}, own=OWN)
     assert params.separate_answer
     for other in ("temperature", "top_p", "top_k", "min_p"):
         expected = value if other == name else OWN[other]
         assert getattr(params, f"after_thinking_{other}") == expected
 
 
-def test_what_is_given_is_kept() -> None:
-    given = {name: values[-1] for name, values in VALID.items() if name != "enabled"}
-    request = soft(given)
-    params = request.resolve(1, 2, OWN)
-    assert request.think_end_str == given.pop("think_end_str")
+@pytest.mark.parametrize("place", [0, -1])
+def test_what_is_given_is_kept(place: int) -> None:
+    given = {name: values[place] for name, values in VALID.items() if name != "enabled"}
+    end, start = given["think_end_str"], given["think_start_str"]
+    params = resolved(given, seed=2, own=OWN, ids={end: [1], start: [4, 5]})
+    before = given.pop("cold_stop_str").removesuffix(given.pop("think_end_str"))
+    assert params.think_end_ids == (1,)
+    assert params.cold_stop_ids == ((7, 1) if before else (1,))
+    del given["think_start_str"]
+    assert params.think_start_ids == ((4, 5) if given.pop("rethink") else ())
+    assert params.closed == (given.pop("start") == "answer")
     for name, value in given.items():
         assert getattr(params, name) == value
 
@@ -301,16 +360,137 @@ def test_what_is_given_is_kept() -> None:
 )
 def test_default_concept_size(options: ServerOptions, expected: int) -> None:
     assert options.concept_size == expected
-    assert soft(options=options).resolve(0, 0, {}).max_topk == expected
+    assert resolved(options=options).max_topk == expected
 
 
 def test_server_defaults() -> None:
-    options = ServerOptions(think_end_str="<end>", default_noise="gumbel")
-    request = soft(options=options)
-    assert request.think_end_str == "<end>"
-    assert request.resolve(0, 0, {}).noise == "gumbel"
-    assert soft({"noise": "none"}, options=options).resolve(0, 0, {}).noise == "none"
-    assert soft({"think_end_str": "x"}, options=options).think_end_str == "x"
+    options = ServerOptions(
+        think_end_str="<end>", think_start_str="<begin>", default_noise="gumbel"
+    )
+    ids = {"<end>": [1, 2], "<begin>": [3, 4], "x": [5], "y": [6]}
+    params = resolved({"rethink": True}, options=options, ids=ids)
+    assert (params.think_start_ids, params.think_end_ids) == ((3, 4), (1, 2))
+    assert params.noise == "gumbel"
+    assert resolved({"noise": "none"}, options=options).noise == "none"
+    given = {"think_end_str": "x", "think_start_str": "y", "rethink": True}
+    params = resolved(given, options=options, ids=ids)
+    assert (params.think_start_ids, params.think_end_ids) == ((6,), (5,))
+
+
+# Markers.
+
+IDS = {"</think>": [1, 2, 3], "Final.": [4, 5], "<think>": [6, 8]}
+
+
+@pytest.mark.parametrize(
+    ("given", "think_end_ids", "cold_stop_ids", "think_start_ids"),
+    [
+        ({}, (1, 2, 3), (1, 2, 3), ()),
+        ({"cold_stop_str": "</think>"}, (1, 2, 3), (1, 2, 3), ()),
+        ({"cold_stop_str": "Final.</think>"}, (1, 2, 3), (4, 5, 1, 2, 3), ()),
+        ({"think_end_str": "Final."}, (4, 5), (4, 5), ()),
+        ({"think_end_str": "E", "cold_stop_str": "Final.E"}, (7,), (4, 5, 7), ()),
+        ({"rethink": True}, (1, 2, 3), (1, 2, 3), (6, 8)),
+        ({"rethink": False, "think_start_str": "x"}, (1, 2, 3), (1, 2, 3), ()),
+        ({"rethink": True, "think_start_str": "x"}, (1, 2, 3), (1, 2, 3), (7,)),
+    ],
+)
+def test_ids_of_the_markers(
+    given: dict[str, Any],
+    think_end_ids: tuple[int, ...],
+    cold_stop_ids: tuple[int, ...],
+    think_start_ids: tuple[int, ...],
+) -> None:
+    params = resolved(given, ids=IDS)
+    assert params.think_end_ids == think_end_ids
+    assert params.cold_stop_ids == cold_stop_ids
+    assert params.think_start_ids == think_start_ids
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cold_stop_str": "Final."}, "cold_stop_str must end with think_end_str, which is '</th"),
+        ({"think_end_str": "x", "cold_stop_str": "x "}, "cold_stop_str must end with think_end"),
+        ({"think_start_str": "</think>"}, "think_start_str must be another string than think_end"),
+        ({"think_end_str": "<think>"}, "think_start_str must be another string than think_end"),
+        ({"think_end_str": "long"}, "think_end_str must be 1 to 16 tokens .* 'long' is 17 tokens"),
+        ({"cold_stop_str": "longer</think>"}, "cold_stop_str without think_end_str must be 1 to"),
+        ({"think_start_str": "long"}, "think_start_str must be 1 to 16 tokens of the vocabulary"),
+    ],
+)
+def test_markers_that_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        resolved(given, ids={**IDS, "long": [9] * 17, "longer": [9] * 62})
+
+
+def test_a_start_that_the_model_does_not_have_is_needed_by_who_asks_for_it() -> None:
+    ids = {**IDS, "<think>": [9] * 17}
+    assert resolved(ids=ids).think_start_ids == ()
+    for asked in ({"rethink": True}, {"think_start_str": "<think>"}):
+        with pytest.raises(ValueError, match=r"^think_start_str must be 1 to 16 tokens"):
+            resolved(asked, ids=ids)
+
+
+@pytest.mark.parametrize(
+    ("start", "prompt", "closed"),
+    [
+        (None, [], False),
+        (None, [5, 9], True),
+        (None, [5, 8, 9, 5], True),
+        (None, [5, 8, 5], False),
+        ("auto", [8, 5, 9], True),
+        ("auto", [9, 8], False),
+        ("thinking", [8, 5, 9], False),
+        ("answer", [], True),
+        ("answer", [5, 8], True),
+    ],
+)
+def test_where_a_request_begins(start: str | None, prompt: list[int], closed: bool) -> None:
+    ids = {"<think>": [8], "</think>": [9]}
+    params = resolved({"start": start}, prompt=prompt, ids=ids)
+    assert params.closed == closed
+    assert resolved({"start": start, "rethink": True}, prompt=prompt, ids=ids).closed == closed
+
+
+@pytest.mark.parametrize(
+    ("given", "ordinary"),
+    [
+        ({"start": "answer"}, True),
+        ({"start": "thinking"}, False),
+        ({"start": "answer", "rethink": True}, False),
+        ({"start": "answer", "policy": "discrete"}, True),
+        ({"start": "answer", "policy": "mixture_of_inputs"}, False),
+        ({"start": "thinking", "policy": "mixture_of_inputs"}, False),
+    ],
+)
+def test_which_requests_are_ordinary_ones(given: dict[str, Any], ordinary: bool) -> None:
+    """Those that never think."""
+    assert resolved(given).is_ordinary == ordinary
+
+
+def test_rules_of_the_thoughts() -> None:
+    given = {
+        "early_stopping_entropy_threshold": 0.1,
+        "early_stopping_length_threshold": 9,
+        "cold_stop_str": "Final.</think>",
+        "max_thinking_steps": 0,
+        "rethink": True,
+    }
+    params = resolved(given, ids=IDS)
+    rules = ThoughtRules(
+        entropy_threshold=float(np.float32(0.1)),
+        length_threshold=9,
+        end_ids=(1, 2, 3),
+        forced_ids=(4, 5, 1, 2, 3),
+        max_thinking_steps=0,
+        start_ids=(6, 8),
+    )
+    assert params.rules == rules
+    first = resolved({**given, "think_end_first_token": True}, ids=IDS)
+    assert first.rules == replace(rules, end_ids=(1,))
+    assert (first.think_end_ids, first.cold_stop_ids) == ((1, 2, 3), (4, 5, 1, 2, 3))
+    assert resolved(ids=IDS).rules.max_thinking_steps == NO_LIMIT
 
 
 @pytest.mark.parametrize("max_topk", [1, DEFAULT_MAX_TOPK, 1024])
@@ -324,24 +504,30 @@ def test_server_options_refuse_max_topk(max_topk: Any) -> None:
         ServerOptions(max_topk=max_topk)
 
 
+@pytest.mark.parametrize("name", ["think_start_str", "think_end_str"])
 @pytest.mark.parametrize("text", ["", None, 3, ["</think>"]])
-def test_server_options_refuse_think_end_str(text: Any) -> None:
-    with pytest.raises(ValueError, match="think_end_str must be a non-empty string"):
-        ServerOptions(think_end_str=text)
+def test_server_options_refuse_a_marker(name: str, text: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be a non-empty string"):
+        ServerOptions(**{name: text})
 
 
 # The way to the scheduler.
 
 
+@pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("seed", [0, -(2**63), 2**63 - 1])
-def test_wire_round_trip(seed: int) -> None:
-    given = {name: values[-1] for name, values in VALID.items() if name != "enabled"}
-    params = soft(given).resolve(151935, seed, OWN)
+def test_wire_round_trip(seed: int, place: int) -> None:
+    given = {name: values[place] for name, values in VALID.items() if name != "enabled"}
+    params = resolved(given, seed=seed, own=OWN, ids={given["think_end_str"]: [151935, 0]})
     wire = params.to_wire()
-    assert wire.pop("policy_parameters") == ()
+    lists = {name: list(wire.pop(name)) for name, v in params.to_wire().items() if type(v) is tuple}
+    assert lists.pop("policy_parameters") == []
+    assert lists.keys() == {"think_end_ids", "cold_stop_ids", "think_start_ids"}
+    assert all(type(i) is int for ids in lists.values() for i in ids)
     assert all(type(value) in (bool, int, float, str) for value in wire.values())
-    wire["policy_parameters"] = []
-    assert SoftThinkingParams.from_wire(json.loads(json.dumps(wire))) == params
+    wire |= {**lists, "policy_parameters": []}
+    received = SoftThinkingParams.from_wire(json.loads(json.dumps(wire)))
+    assert received == params and received.rules == params.rules
 
 
 # Words.
@@ -422,11 +608,17 @@ def is_allowed(name: str, value: Any) -> bool:
             return number and 0 <= value <= 1
         case "gumbel_softmax_temperature" | "dirichlet_alpha":
             return number and 1e-6 <= value <= 1e6
-        case "think_end_str":
+        case "max_thinking_steps":
+            return integer and 0 <= value < 2**31
+        case "think_start_str" | "think_end_str" | "cold_stop_str":
             return isinstance(value, str) and len(value) > 0
         case "noise":
             return value in NOISES
-        case "return_concepts" | "return_entropies":
+        case "start":
+            return value in STARTS
+        case "return_concepts" | "return_entropies" | "rethink":
+            return type(value) is bool
+        case "think_end_first_token" | "stop_in_thinking":
             return type(value) is bool
         case _:
             return False
@@ -452,8 +644,18 @@ def test_anything_is_accepted_or_refused(
         return
     assert isinstance(request, SoftRequest)
     assert all(is_allowed(name, value) for name, value in request.given.items())
-    params = request.resolve(think_end_id=3, seed=1, own=OWN)
+    if not fit_together(request.given):
+        with pytest.raises(ValueError, match=r"^(think_start_str|cold_stop_str) must "):
+            request.resolve(vocabulary(), (), seed=1, own=OWN)
+        return
+    params = request.resolve(vocabulary(), (), seed=1, own=OWN)
     assert SoftThinkingParams.from_wire(params.to_wire()) == params
+
+
+def fit_together(given: Mapping[str, Any]) -> bool:
+    """Whether the markers of a request do."""
+    end, start = given.get("think_end_str", "</think>"), given.get("think_start_str", "<think>")
+    return start != end and given.get("cold_stop_str", end).endswith(end)
 
 
 @settings(deadline=None, derandomize=True)

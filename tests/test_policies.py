@@ -11,6 +11,7 @@ from policy_oracle import POLICIES
 from sglang.srt.sampling.sampling_params import SamplingParams
 
 from soft_sglang.fields import Field, Kind
+from soft_sglang.markers import Vocabulary
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import (
     FLAT_NAMES,
@@ -107,10 +108,17 @@ FIELDS: dict[str, tuple[str, Any, list[Any], str, list[Any]]] = {
 OWN = {name: field for name, (_, _, _, _, field) in FIELDS.items()}
 
 
+class Lengths(Vocabulary):
+    """Every word is a token: the length of the field's name and the word."""
+
+    def tokens(self, field: str, text: str, limit: int) -> tuple[int, ...]:
+        return tuple(len(field + word) for word in text.split())
+
+
 def resolved(options: ServerOptions = SERVER, own: Any = None, **soft: Any) -> SoftThinkingParams:
     request = read_request(soft, {}, options)
     assert request is not None
-    return request.resolve(3, 0, own or {}, lambda field, text: len(field + text))
+    return request.resolve(Lengths(None, 1000), (), 0, own or {})
 
 
 def refusal(**soft: Any) -> str:
@@ -182,6 +190,22 @@ def test_the_parameters_of_swi_reasoning() -> None:
     start = len("swi_think_start_str" + "<begin>")
     soft |= {"swi_alpha": 0.25, "swi_max_switch_count": 3, "swi_think_start_str": "<begin>"}
     assert resolved(own=own, **soft).policy_parameters == (0.25, 0.5, 4, 3, start, 100)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_who_can_end_with_several_tokens(policy: str) -> None:
+    """Not SwiReasoning: it mixes the embedding of its think-end in."""
+    several: dict[str, Any] = {"policy": policy, "think_end_str": "a b", "start": "thinking"}
+    if policy == "swi_reasoning":
+        for more in ({}, {"think_end_first_token": True}):
+            message = refusal(**several, **more)
+            assert message.startswith("think_end_str must be one token under the policy 'swi_rea")
+            assert message.endswith("it is 2 tokens.")
+    else:
+        assert len(resolved(**several).rules.end_ids) == 2
+        assert len(resolved(**several, think_end_first_token=True).rules.end_ids) == 1
+    forced = resolved(**{**several, "think_end_str": "b"}, cold_stop_str="a b")
+    assert len(forced.rules.forced_ids) == 2
 
 
 @pytest.mark.parametrize(

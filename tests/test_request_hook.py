@@ -6,20 +6,23 @@ import pytest
 import tiny_models
 
 from soft_sglang.options import ServerOptions
-from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
-from soft_sglang.patches.front_end.tokenizer_requests import resolve_request
+from soft_sglang.parameters import FLAT_NAMES, WIRE_KEY, SoftThinkingParams, request_fields
+from soft_sglang.patches.front_end.tokenizer_requests import resolve_request, vocabulary_of
 from soft_sglang.patches.options import attach_options
-from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.patches.scheduler.request import reporter_of, trace_of
+from soft_sglang.trace import ClosedThought
+
+EOS, THINK, THINK_END = tiny_models.EOS, tiny_models.THINK, tiny_models.THINK_END
 
 
-def _manager(preferred=None, vocab_size=tiny_models.VOCAB_SIZE, **options):
+def _manager(preferred=None, vocab_size=tiny_models.VOCAB_SIZE, turn_ends=None, **options):
     server_args = SimpleNamespace()
     attach_options(server_args, ServerOptions(**options))
     return SimpleNamespace(
         preferred_sampling_params=preferred,
         server_args=server_args,
         tokenizer=tiny_models.tokenizer(),
-        model_config=SimpleNamespace(vocab_size=vocab_size),
+        model_config=SimpleNamespace(vocab_size=vocab_size, hf_eos_token_id=turn_ends),
     )
 
 
@@ -33,10 +36,26 @@ def _generate(sampling_params):
     )
 
 
-def _resolved(sampling_params, manager=None):
+def _resolved(sampling_params, manager=None, prompt=()):
     request = _generate(sampling_params)
-    resolve_request(manager or _manager(), request)
+    resolve_request(manager or _manager(), request, prompt)
     return request.sampling_params
+
+
+def _params(sampling_params, manager=None, prompt=()):
+    resolved = _resolved(sampling_params, manager, prompt)
+    return SoftThinkingParams.from_wire(resolved["custom_params"][WIRE_KEY])
+
+
+def _at_the_scheduler(sampling_params, prompt=(5,)):
+    """The scheduler's request, as far as its trace looks."""
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    return SimpleNamespace(
+        sampling_params=SamplingParams(**_resolved(sampling_params, prompt=prompt)),
+        origin_input_ids=list(prompt),
+        vocab_size=tiny_models.VOCAB_SIZE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,7 +69,7 @@ def test_a_soft_request_keeps_its_other_custom_params():
     custom = _resolved({"soft_thinking": True, "custom_params": {"a": 1}})["custom_params"]
     params = SoftThinkingParams.from_wire(custom.pop(WIRE_KEY))
     assert custom == {"a": 1}
-    assert (params.max_topk, params.think_end_id) == (10, tiny_models.THINK_END)
+    assert (params.max_topk, params.think_end_ids) == (10, (THINK_END,))
 
 
 def test_a_request_cannot_write_the_wire_key():
@@ -60,16 +79,16 @@ def test_a_request_cannot_write_the_wire_key():
 
 def test_resolving_twice_is_harmless():
     manager, request = _manager(enable_soft_thinking=True), _generate({"sampling_seed": 5})
-    resolve_request(manager, request)
+    resolve_request(manager, request, ())
     once = request.sampling_params
-    resolve_request(manager, request)
+    resolve_request(manager, request, ())
     assert request.sampling_params == once
 
 
 @pytest.mark.parametrize("field", [True, {"max_topk": 3}, "x"])
 def test_an_embedding_request_carries_nothing(field):
     request = SimpleNamespace(sampling_params={"custom_params": {"soft_thinking": field}})
-    resolve_request(_manager(), request)
+    resolve_request(_manager(), request, ())
     assert request.sampling_params == {"custom_params": None}
 
 
@@ -103,14 +122,119 @@ def test_what_the_model_cannot_do_is_refused_only_if_asked():
     ("top_k", "planned"), [(30, 30), (255, 255), (256, 1 << 30), (10**6, 1 << 30)]
 )
 def test_a_top_k_beyond_the_vocabulary_is_off(top_k, planned):
-    from sglang.srt.sampling.sampling_params import SamplingParams
-
-    sampling = _resolved({"soft_thinking": True, "top_k": top_k})
-    request = SimpleNamespace(
-        sampling_params=SamplingParams(**sampling),
-        origin_input_ids=[5],
-        vocab_size=tiny_models.VOCAB_SIZE,
-    )
-    trace = trace_of(request)
+    trace = trace_of(_at_the_scheduler({"soft_thinking": True, "top_k": top_k}))
     assert trace.top_k == planned
     assert trace.answer.top_k == planned
+
+
+# The markers of thinking.
+
+
+@pytest.mark.parametrize("name", sorted(request_fields(ServerOptions()).keys() - FLAT_NAMES))
+def test_other_names_are_left_to_sglang_to_refuse(name):
+    """Directly in ``sampling_params`` stand those of the public implementation only."""
+    from sglang.srt.sampling.sampling_params import SamplingParams
+
+    sampling = _resolved({"soft_thinking": True, name: None})
+    assert name in sampling
+    with pytest.raises(TypeError, match=name):
+        SamplingParams(**sampling)
+
+
+def test_markers_are_looked_up_in_the_models_tokenizer():
+    soft = {
+        "think_end_str": "w5 </think>",
+        "cold_stop_str": "w9 w8 w5 </think>",
+        "think_start_str": "w6 w7",
+        "rethink": True,
+    }
+    params = _params({"soft_thinking": soft})
+    assert params.think_end_ids == (5, THINK_END)
+    assert params.cold_stop_ids == (9, 8, 5, THINK_END)
+    assert params.think_start_ids == (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("turn_ends", "expected"),
+    [(None, {EOS}), (set(), {EOS}), ({EOS}, {EOS}), ({40, 41}, {EOS, 40, 41})],
+)
+def test_turns_end_with_the_models_tokens(turn_ends, expected):
+    vocabulary = vocabulary_of(_manager(turn_ends=turn_ends))
+    assert vocabulary.turn_ends == expected
+    assert vocabulary.size == tiny_models.VOCAB_SIZE
+
+
+def test_a_tokenizer_without_an_end():
+    manager = _manager(turn_ends={40})
+    manager.tokenizer.eos_token = None
+    assert vocabulary_of(manager).turn_ends == {40}
+
+
+def test_without_a_tokenizer_there_is_no_vocabulary():
+    manager = _manager()
+    manager.tokenizer = None
+    with pytest.raises(ValueError, match=r"^soft_thinking needs a tokenizer"):
+        _resolved({"soft_thinking": True}, manager)
+    assert _resolved({"top_k": 3}, manager) == {"top_k": 3}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "closed"),
+    [
+        ([], False),
+        ([5, THINK], False),
+        ([5, THINK, 6, THINK_END, 7], True),
+        ([5, THINK_END, EOS, 6], False),
+        ([5, THINK_END, 40, 6], False),
+        ([5, THINK_END, 41, 6], True),
+    ],
+)
+def test_the_prompt_tells_where_a_request_begins(prompt, closed):
+    manager = _manager(turn_ends={40})
+    assert _params({"soft_thinking": True}, manager, prompt).closed == closed
+    opened = {"soft_thinking": {"start": "thinking"}}
+    assert not _params(opened, manager, prompt).closed
+
+
+CLOSED = [THINK, 6, THINK_END, 7]
+OWN = {"temperature": 0.5, "top_p": 0.75, "top_k": 20, "min_p": 0.125}
+AFTER = {"after_thinking_temperature": 0.25, "after_thinking_top_k": 5}
+
+
+@pytest.mark.parametrize(
+    ("soft", "prompt", "temperature", "top_k"),
+    [
+        (AFTER, CLOSED, 0.25, 5),
+        (AFTER, [5], 0.5, 20),
+        ({}, CLOSED, 0.5, 20),
+        ({**AFTER, "rethink": True}, CLOSED, 0.5, 20),  # may still think as it asks
+        ({**AFTER, "policy": "mixture_of_inputs"}, CLOSED, 0.5, 20),
+    ],
+)
+def test_a_request_that_never_thinks_is_sampled_as_its_answer(soft, prompt, temperature, top_k):
+    manager = _manager()
+    manager.soft_thinking_policies = {"mixture_of_inputs"}
+    sampling = _resolved({**OWN, "soft_thinking": soft}, manager, prompt)
+    del sampling["custom_params"]
+    assert sampling == {**OWN, "temperature": temperature, "top_k": top_k}
+
+
+@pytest.mark.parametrize(
+    ("soft", "thinks"), [({}, False), ({"rethink": True}, True), ({"start": "thinking"}, True)]
+)
+def test_a_request_that_never_thinks_has_no_trace(soft, thinks):
+    """It is an ordinary one, but it reports."""
+    request = _at_the_scheduler({"soft_thinking": soft}, prompt=CLOSED)
+    reporter = reporter_of(request)
+    assert (trace_of(request) is reporter) == thinks
+    assert (trace_of(request) is None) == isinstance(reporter, ClosedThought) == (not thinks)
+    assert reporter_of(request) is reporter  # one for the whole request
+    report = reporter.report("stop")
+    assert (report["steps"], report["end"]) == (
+        (0, "closed") if soft != {"start": "thinking"} else (0, "stop")
+    )
+
+
+def test_a_discrete_request_reports_nothing():
+    request = _at_the_scheduler({"soft_thinking": False}, prompt=CLOSED)
+    assert reporter_of(request) is None and trace_of(request) is None

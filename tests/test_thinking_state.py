@@ -1,5 +1,6 @@
 """The thinking state machine: its two faces agree, and its corner cases are as the method says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_thread import one_thread  # noqa: F401 - the import switches it on
 
-from soft_sglang.kernels.thinking_state import advance
-from soft_sglang.state_machine import Phase, ThinkingState
+from soft_sglang.kernels import thinking_state
+from soft_sglang.kernels.table_rows import NO_LIMIT, NO_TOKEN
+from soft_sglang.kernels.thinking_state import ThoughtState, advance
+from soft_sglang.state_machine import Phase, ThinkingState, ThoughtRules
 
 THINK_END, OTHER = 7, 3
 
@@ -24,6 +27,29 @@ def neighbours(x: float) -> list[float]:
     return [float(np.nextafter(np.float32(x), np.float32(to))) for to in (x, 0, 100)]
 
 
+def device_rules(rules: Sequence[ThoughtRules]) -> thinking_state.ThoughtRules:
+    """The rules of a batch as the table holds them, as wide as the batch needs."""
+
+    def padded(sequences: list[tuple[int, ...]]) -> torch.Tensor:
+        width = max(map(len, sequences))
+        return torch.tensor([[*ids, *[NO_TOKEN] * (width - len(ids))] for ids in sequences])
+
+    return thinking_state.ThoughtRules(
+        torch.tensor([r.entropy_threshold for r in rules]),
+        torch.tensor([r.length_threshold for r in rules]),
+        torch.tensor([r.max_thinking_steps for r in rules]),
+        padded([r.end_ids for r in rules]),
+        torch.tensor([len(r.end_ids) for r in rules]),
+        padded([r.forced_ids for r in rules]),
+        torch.tensor([len(r.forced_ids) for r in rules]),
+    )
+
+
+def device_state(hosts: Sequence[ThinkingState]) -> ThoughtState:
+    columns = zip(*((h.run, h.steps, h.forced, h.matched) for h in hosts), strict=True)
+    return ThoughtState(*(torch.tensor(column) for column in columns))
+
+
 @dataclass(frozen=True)
 class Step:
     proposal: int
@@ -33,88 +59,103 @@ class Step:
 
 @dataclass(frozen=True)
 class Request:
-    entropy_threshold: float
-    length_threshold: int
-    think_end: int
+    rules: ThoughtRules
     steps: list[Step]
 
 
+token = st.integers(0, 3)
+
+
 @st.composite
-def requests(draw: st.DrawFn, length: int) -> Request:
+def requests(draw: st.DrawFn, length: int, single: bool) -> Request:
     threshold = draw(
         st.sampled_from([0.0, float32(0.01), float32(0.1), 1.0])
         | st.floats(0, 2, width=32, allow_subnormal=False)
     )
-    think_end = draw(st.integers(0, 3))
+    end = tuple(draw(st.lists(token, min_size=1, max_size=1 if single else 4)))
+    before = () if single else tuple(draw(st.lists(token, max_size=3)))
+    first_token = draw(st.booleans())
     entropies = st.sampled_from([0.0, *neighbours(threshold), 5.0])
     step = st.builds(
         Step,
-        proposal=st.integers(0, 3) | st.just(think_end + 1),
+        proposal=token | st.sampled_from(end) | st.just(4),
         entropy=entropies | st.floats(0, 3, width=32, allow_subnormal=False),
-        allowed=st.sampled_from([True, True, False]),
+        allowed=st.sampled_from([True, True, True, False]),
     )
     steps = draw(st.lists(step, min_size=length, max_size=length))
-    return Request(threshold, draw(st.integers(1, 5)), think_end, steps)
+    rules = ThoughtRules(
+        threshold,
+        length_threshold=draw(st.integers(1, 5)),
+        end_ids=end[:1] if first_token else end,
+        forced_ids=before + end,
+        max_thinking_steps=draw(st.sampled_from([NO_LIMIT, NO_LIMIT, 0, 1, 3, 6])),
+    )
+    return Request(rules, steps)
 
 
-batches = st.integers(1, 15).flatmap(
-    lambda length: st.lists(requests(length=length), min_size=1, max_size=5)
+batches = st.tuples(st.integers(1, 15), st.booleans()).flatmap(
+    lambda shape: st.lists(requests(*shape), min_size=1, max_size=5)
 )
 
 
-@settings(deadline=None, derandomize=True, max_examples=120)
+@settings(deadline=None, derandomize=True, max_examples=300)
 @given(batches)
 def test_host_and_device_agree(batch: list[Request]) -> None:
-    hosts = [ThinkingState(r.entropy_threshold, r.length_threshold, r.think_end) for r in batch]
-    run = torch.zeros(len(batch), dtype=torch.int64)
+    """Over whole thoughts, whatever the company, and the end of one is the start of the next."""
+    hosts = [ThinkingState(r.rules) for r in batch]
+    rules = device_rules([r.rules for r in batch])
+    state = device_state(hosts)
     for steps in zip(*(request.steps for request in batch), strict=True):
         device = advance(
             proposal=torch.tensor([step.proposal for step in steps]),
             entropy=torch.tensor([step.entropy for step in steps], dtype=torch.float32),
-            run=run,
-            entropy_threshold=torch.tensor([r.entropy_threshold for r in batch]),
-            length_threshold=torch.tensor([r.length_threshold for r in batch]),
-            think_end=torch.tensor([r.think_end for r in batch]),
-            think_end_allowed=torch.tensor([step.allowed for step in steps]),
+            state=state,
+            rules=rules,
+            allowed=torch.tensor([step.allowed for step in steps]),
         )
-        run = device.run
+        state = device.state
         for i, (host, step) in enumerate(zip(hosts, steps, strict=True)):
-            if host.phase is not Phase.THINKING:
-                continue
-            token = host.advance(step.proposal, step.entropy, step.allowed)
-            assert token == device.token[i]
-            assert host.run == device.run[i]
-            assert host.cold_stopped == device.forced[i]
-            assert (host.phase is Phase.ANSWERING) == device.ended[i]
+            emitted = host.advance(step.proposal, step.entropy, step.allowed)
+            ended = host.phase is Phase.ANSWERING
+            assert emitted == device.token[i]
+            assert device_state([host]) == ThoughtState(*(c[i : i + 1] for c in state))
+            assert ended == device.ended[i]
+            # what is not the model's own step is fed alone
+            assert (ended or host.forced > 0) == device.alone[i]
+            host.phase = Phase.THINKING  # think on: a device row would have left the phase
 
 
 class Both:
     """Host and device side by side; a step returns the token that both emit."""
 
-    def __init__(self, entropy_threshold: float, length_threshold: int) -> None:
-        self.host = ThinkingState(entropy_threshold, length_threshold, THINK_END)
-        self.run = torch.zeros(1, dtype=torch.int64)
+    def __init__(
+        self,
+        entropy_threshold: float,
+        length_threshold: int,
+        end: tuple[int, ...] = (THINK_END,),
+        cold_stop: tuple[int, ...] = (),
+        budget: int = NO_LIMIT,
+    ) -> None:
+        forced = cold_stop or end
+        rules = ThoughtRules(entropy_threshold, length_threshold, end, forced, budget)
+        self.host = ThinkingState(rules)
 
-    def step(self, entropy: float, proposal: int = OTHER, allowed: bool = True) -> int:
+    def step(self, entropy: float = 9.0, proposal: int = OTHER, allowed: bool = True) -> int:
         device = advance(
             torch.tensor([proposal]),
             torch.tensor([entropy]),
-            self.run,
-            torch.tensor([self.host.entropy_threshold]),
-            torch.tensor([self.host.length_threshold]),
-            torch.tensor([THINK_END]),
+            device_state([self.host]),
+            device_rules([self.host.rules]),
             torch.tensor([allowed]),
         )
         token = self.host.advance(proposal, entropy, allowed)
-        self.run = device.run
-        self.forced = bool(device.forced)
-        assert (token, self.host.run, self.host.cold_stopped) == (
-            device.token.item(),
-            device.run.item(),
-            self.forced,
-        )
+        assert token == device.token.item()
+        assert device_state([self.host]) == device.state
         assert (self.host.phase is Phase.ANSWERING) == device.ended.item()
         return token
+
+    def steps(self, proposals: Sequence[int], entropy: float = 9.0) -> list[int]:
+        return [self.step(entropy, proposal) for proposal in proposals]
 
 
 @pytest.fixture
@@ -123,9 +164,12 @@ def three() -> Both:
     return Both(entropy_threshold=0.5, length_threshold=3)
 
 
+# Cold Stop.
+
+
 def test_cold_stop_replaces_the_step_that_completes_the_run(three: Both) -> None:
     assert [three.step(0.1) for _ in range(3)] == [OTHER, OTHER, THINK_END]
-    assert three.host.phase is Phase.ANSWERING and three.host.cold_stopped
+    assert three.host.phase is Phase.ANSWERING and three.host.end == "cold_stop"
     assert three.host.steps == 3
 
 
@@ -146,7 +190,7 @@ def test_threshold_0_never_stops() -> None:
     both = Both(entropy_threshold=0.0, length_threshold=1)
     assert [both.step(0.0) for _ in range(20)] == [OTHER] * 20
     assert both.step(-0.0) == OTHER
-    assert both.host.run == 0
+    assert both.host.run == both.host.longest_run == 0
 
 
 def test_a_length_of_1_stops_at_once() -> None:
@@ -155,15 +199,14 @@ def test_a_length_of_1_stops_at_once() -> None:
 
 def test_a_natural_end_needs_no_low_entropy(three: Both) -> None:
     assert three.step(2.0, proposal=THINK_END) == THINK_END
-    assert three.host.phase is Phase.ANSWERING and not three.host.cold_stopped
+    assert three.host.phase is Phase.ANSWERING and three.host.end == "think_end"
 
 
 def test_a_natural_end_where_the_run_completes_is_no_cold_stop(three: Both) -> None:
     three.step(0.1)
     three.step(0.1)
     assert three.step(0.1, proposal=THINK_END) == THINK_END
-    assert three.host.phase is Phase.ANSWERING
-    assert not three.host.cold_stopped and not three.forced
+    assert three.host.phase is Phase.ANSWERING and three.host.end == "think_end"
 
 
 def test_a_forbidden_think_end_delays_cold_stop(three: Both) -> None:
@@ -171,7 +214,7 @@ def test_a_forbidden_think_end_delays_cold_stop(three: Both) -> None:
     assert tokens == [OTHER] * 5
     assert three.host.phase is Phase.THINKING and three.host.run == 5
     assert three.step(0.1, allowed=True) == THINK_END
-    assert three.host.cold_stopped
+    assert three.host.end == "cold_stop"
 
 
 def test_a_delayed_cold_stop_is_forgotten_when_the_run_breaks(three: Both) -> None:
@@ -181,7 +224,117 @@ def test_a_delayed_cold_stop_is_forgotten_when_the_run_breaks(three: Both) -> No
     assert three.host.run == 0
 
 
-def test_a_resumed_request_continues_its_run() -> None:
-    state = ThinkingState(0.5, 3, THINK_END, run=2, steps=40)
+def test_a_resumed_request_continues_its_run(three: Both) -> None:
+    state = ThinkingState(three.host.rules, run=2, steps=40)
     assert state.advance(OTHER, 0.1) == THINK_END
     assert state.steps == 41
+
+
+def test_the_longest_run_is_told(three: Both) -> None:
+    for entropy in (0.1, 0.1, 0.9, 0.1, 0.9):
+        three.step(entropy)
+    assert (three.host.run, three.host.longest_run) == (0, 2)
+
+
+# Markers of several tokens.
+
+
+def test_a_marker_ends_thinking_when_it_is_complete() -> None:
+    both = Both(0.0, 1, end=(7, 8, 9))
+    assert both.steps([7, 8, 7, 8]) == [7, 8, 7, 8]
+    assert both.host.phase is Phase.THINKING
+    assert both.step(proposal=9) == 9
+    assert both.host.end == "think_end"
+
+
+def test_a_marker_that_overlaps_itself() -> None:
+    both = Both(0.0, 1, end=(7, 7, 8))
+    both.steps([7, 7, 7, 8])
+    assert both.host.end == "think_end" and both.host.steps == 4
+
+
+def test_a_forced_end_is_the_whole_sequence_whatever_is_proposed() -> None:
+    both = Both(0.5, 2, end=(7, 8), cold_stop=(5, 6, 7, 8))
+    assert both.steps([OTHER, OTHER], entropy=0.1) == [OTHER, 5]
+    assert both.host.phase is Phase.THINKING
+    assert both.steps([OTHER, 9, 1], entropy=9.0) == [6, 7, 8]
+    assert both.host.end == "cold_stop"
+    # the forced steps count, and leave the run as it was
+    assert (both.host.steps, both.host.run, both.host.longest_run) == (5, 2, 2)
+
+
+def test_what_the_model_begins_is_completed_only() -> None:
+    both = Both(0.5, 3, end=(7, 8, 9), cold_stop=(5, 7, 8, 9))
+    assert both.steps([OTHER, 7, 8, OTHER], entropy=0.1) == [OTHER, 7, 8, 9]
+    assert both.host.end == "cold_stop" and both.host.steps == 4
+
+
+def test_a_match_that_breaks_off_is_not_completed() -> None:
+    both = Both(0.5, 3, end=(7, 8, 9))
+    assert both.steps([OTHER, 7, OTHER, 7, 7], entropy=0.1) == [OTHER, 7, 7, 8, 9]
+
+
+def test_a_forbidden_token_of_the_rest_gives_up_the_sequence() -> None:
+    both = Both(0.5, 1, end=(7, 8, 9))
+    assert both.step(0.1) == 7
+    assert both.step(0.9, proposal=4, allowed=False) == 4
+    assert both.host.phase is Phase.THINKING and both.host.forced == 0
+    assert both.steps([OTHER] * 3, entropy=0.1) == [7, 8, 9]
+
+
+def test_the_first_token_form() -> None:
+    """It ends thinking by itself; what is forced is the whole marker."""
+    rules = ThoughtRules(0.5, 2, end_ids=(7,), forced_ids=(7, 8, 9))
+    state = ThinkingState(rules)
+    assert state.advance(7, 9.0) == 7
+    assert (state.end, state.steps) == ("think_end", 1)
+    state = ThinkingState(rules)
+    assert [state.advance(OTHER, 0.1) for _ in range(4)] == [OTHER, 7, 8, 9]
+    assert state.end == "cold_stop"
+
+
+# The budget.
+
+
+@pytest.mark.parametrize("budget", [0, 1, 5])
+@pytest.mark.parametrize("end", [(7,), (7, 8, 9)])
+def test_the_budget_is_exact(budget: int, end: tuple[int, ...]) -> None:
+    both = Both(0.0, 1, end=end, budget=budget)
+    assert both.steps([OTHER] * (budget + len(end))) == [OTHER] * budget + list(end)
+    assert both.host.phase is Phase.ANSWERING and both.host.end == "budget"
+
+
+def test_a_natural_end_at_the_budget_is_the_models() -> None:
+    both = Both(0.0, 1, budget=2)
+    assert both.steps([OTHER, OTHER, THINK_END]) == [OTHER, OTHER, THINK_END]
+    assert both.host.end == "think_end"
+
+
+def test_cold_stop_at_the_budget_is_told_as_such() -> None:
+    both = Both(0.5, 3, budget=2)
+    both.steps([OTHER] * 3, entropy=0.1)
+    assert both.host.end == "cold_stop"
+
+
+# Thinking again.
+
+
+def again(start: tuple[int, ...], **state: object) -> ThinkingState:
+    rules = ThoughtRules(0.5, 3, (THINK_END,), (THINK_END,), 4, start)
+    return ThinkingState(rules, phase=Phase.ANSWERING, **state)
+
+
+def test_the_start_marker_begins_another_thought() -> None:
+    state = again((5, 6), run=2, steps=3, end="think_end")
+    assert [state.answer(t) for t in (5, 5, 6)] == [False, False, True]
+    assert state.phase is Phase.THINKING and state.run == 0
+    assert state.advance(OTHER, 9.0) == OTHER
+    # the budget is that of all thoughts
+    assert state.advance(OTHER, 9.0) == THINK_END
+    assert (state.end, state.steps) == ("budget", 5)
+
+
+def test_without_a_start_marker_an_answer_stays_one() -> None:
+    state = again(())
+    assert not any(state.answer(t) for t in range(10))
+    assert state.phase is Phase.ANSWERING and state.matched == 0

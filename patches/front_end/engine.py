@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from soft_sglang.kernels.table_rows import MARKER_LIMIT
 from soft_sglang.patches.announcement import HANDSHAKE, common_policies, problem_of
-from soft_sglang.patches.front_end.tokenizer_requests import token_id
+from soft_sglang.patches.front_end.tokenizer_requests import vocabulary_of
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
@@ -40,7 +41,8 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         options = options_of(server_args)
         if options.enable_soft_thinking:
             try:
-                token_id(tokenizer_manager, "think_end_str", options.think_end_str)
+                vocabulary = vocabulary_of(tokenizer_manager)
+                vocabulary.tokens("think_end_str", options.think_end_str, MARKER_LIMIT)
             except ValueError as error:
                 raise SystemExit(f"soft-sglang: {error}") from None
 

@@ -3,7 +3,12 @@
 import argparse
 from typing import Any
 
-from soft_sglang.options import DEFAULT_MAX_TOPK, DEFAULT_THINK_END, ServerOptions
+from soft_sglang.options import (
+    DEFAULT_MAX_TOPK,
+    DEFAULT_THINK_END,
+    DEFAULT_THINK_START,
+    ServerOptions,
+)
 from soft_sglang.patches.options import attach_options, options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
@@ -34,7 +39,13 @@ def add_flags(_result: Any, parser: argparse.ArgumentParser) -> None:
         "--think-end-str",
         type=str,
         default=DEFAULT_THINK_END,
-        help="Token that ends thinking.",
+        help="Text of up to 16 tokens that ends thinking.",
+    )
+    group.add_argument(
+        "--think-start-str",
+        type=str,
+        default=DEFAULT_THINK_START,
+        help="Text of up to 16 tokens that begins thinking.",
     )
 
 
@@ -54,6 +65,7 @@ def read_flags(server_args: Any, _cls: type, args: argparse.Namespace) -> None:
             enable_soft_thinking=args.enable_soft_thinking,
             max_topk=args.max_topk,
             think_end_str=args.think_end_str,
+            think_start_str=args.think_start_str,
             required=args.enable_soft_thinking,
         )
     except ValueError as error:

@@ -10,6 +10,7 @@ from soft_sglang.answer import accumulate, chunk
 from soft_sglang.parameters import REQUEST_KEY
 from soft_sglang.patches.announcement import learn_support
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.scheduler.stops import FROM_END
 
 _ANSWER = "soft_thinking"
 """Attribute of a request's state that holds its accumulated answer."""
@@ -32,6 +33,8 @@ def collect_report(
     finish_reason: dict[str, Any] | None,
 ) -> None:
     """Accumulate the report of one request."""
+    if finish_reason is not None:
+        finish_reason.pop(FROM_END, None)  # the detokenizer has read it
     others = {name: value for name, value in customized_info.items() if name != REQUEST_KEY}
     original(self, meta_info, state, others, index, finish_reason)
     reports = customized_info.get(REQUEST_KEY)

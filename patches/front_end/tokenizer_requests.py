@@ -2,10 +2,10 @@
 
 import copy
 import secrets
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from soft_sglang.markers import Vocabulary
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
@@ -27,11 +27,19 @@ _INT64 = 1 << 63
     ),
     upstream="A plugin hook for sampling parameters would replace it.",
 )
-def tokenize(original: Callable[..., Any], self: Any, obj: Any, *args: Any, **kwargs: Any) -> Any:
+def tokenize(
+    original: Callable[..., Any],
+    self: Any,
+    obj: Any,
+    input_text: Any,
+    input_ids: Sequence[int] | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     """Build the message to the scheduler."""
-    resolve_request(self, obj)
+    resolve_request(self, obj, () if input_ids is None else input_ids)
     try:
-        return original(self, obj, *args, **kwargs)
+        return original(self, obj, input_text, input_ids, *args, **kwargs)
     except TypeError as error:
         raise InvalidTypeError(f"sampling_params: {error}.") from error
 
@@ -40,8 +48,8 @@ class InvalidTypeError(ValueError, TypeError):
     """A request's parameter has a wrong type: a 400, and still the TypeError of SGLang's Engine."""
 
 
-def resolve_request(self: Any, obj: Any) -> None:
-    """Replace the raw parameters of soft thinking by complete ones."""
+def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
+    """Replace the raw parameters of soft thinking by complete ones; ``prompt``: token ids."""
     sampling = {**_preferred(self), **(obj.sampling_params or {})}
     flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
     outer = sampling.pop(REQUEST_KEY, None)
@@ -75,11 +83,18 @@ def resolve_request(self: Any, obj: Any) -> None:
         )
     seed = sampling.get("sampling_seed")
     params = soft.resolve(
-        think_end_id=token_id(self, "think_end_str", soft.think_end_str),
+        vocabulary_of(self),
+        prompt,
         seed=secrets.randbelow(_INT64) if seed is None else _checked_seed(seed),
         own=sampling,
-        token_id=partial(token_id, self),
     )
+    if params.is_ordinary and params.separate_answer:
+        sampling.update(
+            temperature=params.after_thinking_temperature,
+            top_p=params.after_thinking_top_p,
+            top_k=params.after_thinking_top_k,
+            min_p=params.after_thinking_min_p,
+        )
     sampling["custom_params"] = {**(custom or {}), WIRE_KEY: params.to_wire()}
 
 
@@ -140,23 +155,14 @@ def _wrapped(seed: int) -> int:
     return (seed + _INT64) % (2 * _INT64) - _INT64
 
 
-def token_id(manager: Any, field: str, text: str) -> int:
-    """Id of the one token that a field of a request names.
+def vocabulary_of(manager: Any) -> Vocabulary:
+    """The tokens of a tokenizer manager's model.
 
     Raises:
-        ValueError: the string is not one token of the vocabulary, or there is no tokenizer.
+        ValueError: there is no tokenizer.
     """
-    tokenizer = manager.tokenizer
+    tokenizer, config = manager.tokenizer, manager.model_config
     if tokenizer is None:
         raise ValueError(f"{REQUEST_KEY} needs a tokenizer; the server runs without one.")
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    problem = None
-    if len(ids) != 1:
-        problem = f"{len(ids)} tokens"
-    elif ids[0] == getattr(tokenizer, "unk_token_id", None):
-        problem = "unknown"
-    elif ids[0] >= manager.model_config.vocab_size:
-        problem = "beyond the model's vocabulary"
-    if problem is not None:
-        raise ValueError(f"{field} must be one token of the vocabulary, but {text!r} is {problem}.")
-    return ids[0]
+    turn_ends = {tokenizer.eos_token_id, *(config.hf_eos_token_id or ())}
+    return Vocabulary(tokenizer, config.vocab_size, frozenset(turn_ends - {None}))

@@ -90,6 +90,12 @@ class SamplingStep:
         """The batch's ids: those of another sampler with those of thinking rows replaced."""
         return self._step.final_ids(sampled)
 
+    def emit(self, sampled: torch.Tensor | None) -> torch.Tensor:
+        """The batch's ids, as the request emit them; the step ends with this."""
+        ids = self.final_ids(sampled)
+        self._step.rethink(ids)
+        return ids
+
     def report_to(self, logits_output: Any) -> None:
         """Send the step's concepts to the scheduler with the batch's result."""
         from sglang.srt.managers.auxiliary_output import append_auxiliary_output
@@ -168,9 +174,9 @@ def sample(
         return original(logits_output, sampling_info, return_logprob, *args, **kwargs)
     if step.replaces(soft.sampler, sampling_info, return_logprob):
         soft.sampler._preprocess_logits(logits_output.next_token_logits, sampling_info)
-        return step.final_ids(None)
+        return step.emit(None)
     view = step.phase_view(sampling_info)
-    return step.final_ids(original(logits_output, view, return_logprob, *args, **kwargs))
+    return step.emit(original(logits_output, view, return_logprob, *args, **kwargs))
 
 
 @patch(

@@ -14,16 +14,16 @@ from soft_sglang.patches.scheduler.request import trace_of
         "The reasoning grammar waits for the reasoning parser's end of thinking. After another "
         "think_end_str the answer would not be constrained at all."
     ),
-    how="Tells a soft request's grammar its think-end token.",
+    how="Tells a soft request's grammar its think-end marker.",
     upstream="SGLang lets a request choose only among the parser's own terminators.",
 )
 def start_after_own_end(_result: None, self: Any, req: Any) -> None:
-    """Let a soft request's grammar start after its own think-end token."""
+    """Let a soft request's grammar start after its own think-end marker."""
     from sglang.srt.constrained.reasoner_grammar_backend import ReasonerGrammarObject
 
     trace = trace_of(req)
     if trace is not None and isinstance(req.grammar, ReasonerGrammarObject):
-        req.grammar.set_request_think_end_ids([trace.params.think_end_id])
+        req.grammar.set_request_think_end_ids(trace.params.think_end_ids)
 
 
 @patch(
@@ -31,7 +31,7 @@ def start_after_own_end(_result: None, self: Any, req: Any) -> None:
     "SchedulerBatchResultProcessor._maybe_update_reasoning_tokens",
     When.AROUND,
     why="As for the grammar: usage.reasoning_tokens would count the answer too.",
-    how="Counts a soft request's tokens up to its own think-end token.",
+    how="Counts a soft request's tokens up to its own think-end marker, or those of every thought.",
     upstream="As for the grammar.",
 )
 def count_to_own_end(
@@ -41,5 +41,7 @@ def count_to_own_end(
     trace = trace_of(req)
     if trace is None or not req.require_reasoning:
         original(self, req, next_token_id)
+    elif trace.params.think_start_ids:
+        req.reasoning_tokens += trace.is_thinking  # the token is not committed yet
     else:
-        req.update_reasoning_tokens(next_token_id, [trace.params.think_end_id])
+        req.update_reasoning_tokens(next_token_id, list(trace.params.think_end_ids))

@@ -5,9 +5,9 @@ from typing import Any
 from soft_sglang.parameters import REQUEST_KEY
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.metrics import metrics_for
-from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.patches.scheduler.request import reporter_of
 from soft_sglang.patches.unsupported_modes import unsupported_mode
-from soft_sglang.trace import RequestTrace
+from soft_sglang.trace import ClosedThought, RequestTrace
 
 
 @patch(
@@ -35,25 +35,27 @@ def stream_reports(streamer: Any, self: Any) -> type | None:
 
 def _reports(reqs: list[Any]) -> dict[str, list[Any]]:
     """The reports of a batch's soft requests, None for the others; nothing if there are none."""
-    traces = [trace_of(req) for req in reqs]
-    if all(trace is None for trace in traces):
+    reporters = [reporter_of(req) for req in reqs]
+    if all(reporter is None for reporter in reporters):
         return {}
     reports = [
-        None if t is None else final_report(req, t) if req.finished() else t.report(None)
-        for req, t in zip(reqs, traces, strict=True)
+        None if r is None else final_report(req, r) if req.finished() else r.report(None)
+        for req, r in zip(reqs, reporters, strict=True)
     ]
     return {REQUEST_KEY: reports}
 
 
-def final_report(req: Any, trace: RequestTrace, end: str | None = None) -> dict[str, Any]:
+def final_report(
+    req: Any, reporter: RequestTrace | ClosedThought, end: str | None = None
+) -> dict[str, Any]:
     """The last report of a soft request that has ended; counts it.
 
     Args:
         req: the scheduler's request.
-        trace: its trace.
+        reporter: of it.
         end: why it ended; default: its finish reason says.
     """
-    report = trace.report(_end_of(req) if end is None else end)
+    report = reporter.report(_end_of(req) if end is None else end)
     assert report is not None
     metrics = metrics_for(req)
     if metrics is not None:

@@ -7,24 +7,31 @@ from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.metrics import metrics_for
-from soft_sglang.trace import RequestTrace
+from soft_sglang.patches.scheduler.stops import let_stops_sleep
+from soft_sglang.trace import ClosedThought, RequestTrace
 
 _ATTRIBUTE = "soft_thinking"
 
 
 def trace_of(req: Any) -> RequestTrace | None:
-    """The trace of a soft request, None for a discrete one.
+    """The trace of a request that may think, None for one that cannot."""
+    reporter = reporter_of(req)
+    return None if isinstance(reporter, ClosedThought) else reporter
 
-    It is begun when it is first asked for: at the latest when the request's prefix is matched,
+
+def reporter_of(req: Any) -> RequestTrace | ClosedThought | None:
+    """What reports of a soft request, None for a discrete one.
+
+    It is made when it is first asked for: at the latest when the request's prefix is matched,
     before its first batch.
     """
     if not hasattr(req, _ATTRIBUTE):
-        req.soft_thinking = _begin_trace(req)
-    trace: RequestTrace | None = req.soft_thinking
-    return trace
+        req.soft_thinking = _begin(req)
+    reporter: RequestTrace | ClosedThought | None = req.soft_thinking
+    return reporter
 
 
-def _begin_trace(req: Any) -> RequestTrace | None:
+def _begin(req: Any) -> RequestTrace | ClosedThought | None:
     custom = req.sampling_params.custom_params
     wire = custom.get(WIRE_KEY) if isinstance(custom, dict) else None
     if wire is None:
@@ -38,12 +45,17 @@ def _begin_trace(req: Any) -> RequestTrace | None:
     metrics = metrics_for(req)
     if metrics is not None:
         metrics.request_arrived()
-    return RequestTrace(
+    if params.is_ordinary:
+        return ClosedThought(params)
+    trace = RequestTrace(
         params,
         prompt_len=len(req.origin_input_ids),
         answer=_answer_sampling(params, req.vocab_size),
         top_k=effective_top_k(sampling.top_k, req.vocab_size),
     )
+    if not params.stop_in_thinking:
+        let_stops_sleep(req, trace)
+    return trace
 
 
 @patch(

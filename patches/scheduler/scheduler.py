@@ -7,7 +7,7 @@ from soft_sglang.parameters import REQUEST_KEY
 from soft_sglang.patches.announcement import UNSUPPORTED, announcement
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.output_streamer import final_report
-from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.patches.scheduler.request import reporter_of
 from soft_sglang.policies.registry import registered
 
 
@@ -49,7 +49,7 @@ def _announcement(scheduler: Any) -> dict[str, Any]:
 )
 def report_abort(message: Any, req: Any, *_args: Any, **_kwargs: Any) -> None:
     """Add the last report of a soft request."""
-    trace = trace_of(req)
-    if trace is not None:
-        report = json.dumps(final_report(req, trace, end="abort"))
+    reporter = reporter_of(req)
+    if reporter is not None:
+        report = json.dumps(final_report(req, reporter, end="abort"))
         message.finished_reason = {**(message.finished_reason or {}), REQUEST_KEY: report}

@@ -10,7 +10,6 @@ from soft_sglang.guided_step import GuidedResult
 from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.patches.scheduler.metrics import active_metrics, metrics_for
 from soft_sglang.patches.scheduler.request import trace_of
-from soft_sglang.state_machine import Phase
 from soft_sglang.trace import PolicyMemory
 
 
@@ -77,7 +76,7 @@ class HostOutput:
         ids, weights = self.output.ids.numpy(), self.output.weights.numpy()
         entropy = self.output.entropy.tolist()
         proposal = self.output.proposal.tolist()
-        allowed = self.output.think_end_allowed.tolist()
+        allowed = self.output.end_allowed.tolist()
         memories = dict(memory for guided in self.guided for memory in guided.memories())
         counted: list[float] = []
         cold_stops = 0
@@ -86,7 +85,7 @@ class HostOutput:
             commit, trace = commits[position], trace_of(req)
             if commit is None or trace is None or not trace.is_recording:
                 continue
-            thinking = trace.state.phase is Phase.THINKING
+            thinking = trace.is_thinking
             trace.commit(
                 commit.token_ids[0],
                 ids[row],
@@ -98,7 +97,7 @@ class HostOutput:
             )
             if thinking and metrics_for(req) is not None:
                 counted.append(entropy[row])
-                cold_stops += trace.state.cold_stopped
+                cold_stops += not trace.is_thinking and trace.state.end == "cold_stop"
         metrics = active_metrics()
         if metrics is not None:
             metrics.steps_committed(counted, cold_stops)

@@ -51,7 +51,7 @@ def check_step(
     weight_error = (result.weights - reference.weights).abs().nan_to_num(1.0).amax(dim=-1)
     differs = (result.ids != reference.ids).any(dim=-1) | (weight_error > WEIGHT_ERROR)
     differs |= result.proposal != reference.proposal
-    differs |= result.think_end_allowed != reference.think_end_allowed
+    differs |= result.end_allowed != reference.end_allowed
     scale = reference.entropy.clamp_min(1.0)
     entropy_error = ((result.entropy - reference.entropy).abs() / scale).nan_to_num(1.0)
     if thinking:

@@ -8,8 +8,19 @@ from soft_sglang.concept_sampler import plan_batch
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
 from soft_sglang.kernels.sampling import Sampling
-from soft_sglang.kernels.table_rows import INTEGERS, REALS, THINKING, TableRows
+from soft_sglang.kernels.table_rows import (
+    FORCED_LIMIT,
+    INTEGERS,
+    MARKER_LIMIT,
+    NO_LIMIT,
+    NO_TOKEN,
+    REALS,
+    STATE,
+    THINKING,
+    TableRows,
+)
 from soft_sglang.kernels.thinking_step import StepPlan
+from soft_sglang.markers import Vocabulary
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import SoftRequest
 from soft_sglang.row_parameters import RowParameters
@@ -39,7 +50,8 @@ class Setting:
         """
         given = {"max_topk": self.max_topk, "noise": self.noise}
         own = {"temperature": self.temperature, "top_p": self.top_p, "min_p": self.min_p}
-        params = SoftRequest(given, ServerOptions()).resolve(think_end_id=0, seed=0, own=own)
+        request = SoftRequest(given, ServerOptions())
+        params = request.resolve(_OneToken(), prompt=(), seed=0, own=own)
         answer = AnswerSampling(self.temperature, self.top_p, self.top_k, self.min_p)
         row = RowParameters(params, self.top_k, answer)
         plan = plan_batch([row], torch.device("cpu"))
@@ -70,7 +82,10 @@ class Setting:
             "noise": _NOISE_CODES[self.noise],
             "seed": 1234567890123,
             "length_threshold": 256,
-            "think_end": think_end,
+            "max_thinking_steps": NO_LIMIT,
+            "end_length": 1,
+            "forced_length": 1,
+            "first_forced": think_end,
             "answer_top_k": self.top_k,
             "gumbel_temperature": 0.5,
             "dirichlet_alpha": 1.0,
@@ -87,15 +102,32 @@ class Setting:
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
+        def marker(limit: int) -> torch.Tensor:
+            row = zeros(rows, limit) + NO_TOKEN
+            row[:, 0] = think_end
+            return row
+
+        state = zeros(rows, len(STATE))
+        state[:, STATE.index("phase")] = phase
         return TableRows(
             ids=zeros(rows, width),
             weights=zeros(rows, width, dtype=torch.float32),
-            phase=zeros(rows) + phase,
-            run=zeros(rows),
-            step=zeros(rows),
+            state=state,
             integers=filled(INTEGERS, torch.int64),
             reals=filled(REALS, torch.float32),
+            end_ids=marker(MARKER_LIMIT),
+            forced_ids=marker(FORCED_LIMIT),
         )
+
+
+class _OneToken(Vocabulary):
+    """Every text is the token 0."""
+
+    def __init__(self) -> None:
+        super().__init__(tokenizer=None, size=1)
+
+    def tokens(self, field: str, text: str, limit: int) -> tuple[int, ...]:
+        return (0,)
 
 
 PAPER = Setting(top_p=0.95, top_k=30, min_p=0.001)

@@ -19,7 +19,9 @@ class RequestFacts(NamedTuple):
     """What a policy may know of a request when it resolves its parameters."""
 
     max_new_tokens: int | None
-    token_id: Callable[[str, str], int] | None
+    think_end_length: int
+    """Number of tokens of the think-end marker."""
+    token_id: Callable[[str, str], int]
     """``(field, text)`` to the id of a string that is one token; ValueError if it is not."""
 
 
@@ -44,9 +46,9 @@ class PolicyStep:
     step: torch.Tensor
     """``[B]`` int64, output position of the token to come, from 0."""
     think_end: torch.Tensor
-    """``[B]`` int64, the think-end token."""
+    """``[B]`` int64, the think-end token; the first one of a marker of several."""
     think_end_allowed: torch.Tensor
-    """``[B]`` bool, False where a grammar or a bias forbids it."""
+    """``[B]`` bool, False where a grammar or a bias forbids to end thinking."""
     max_topk: torch.Tensor
     """``[B]`` int64."""
     parameters: Mapping[str, torch.Tensor]
@@ -99,9 +101,9 @@ def _normalised(p: torch.Tensor) -> torch.Tensor:
 class Choice(NamedTuple):
     """What a policy makes of a step.
 
-    The next input is ``sum(weights * E[ids])``, or the hidden state. Where the token is the
-    think-end token it is exactly ``E[think_end]``, and thinking is over; Cold Stop may still
-    replace the token by it.
+    The next input is ``sum(weights * E[ids])``, or the hidden state. Where the token completes the
+    think-end marker it is exactly the embedding of the token, and thinking is over; Cold Stop and
+    the budget may still replace the token.
     """
 
     token: torch.Tensor

@@ -49,13 +49,18 @@ class SwiReasoning(Policy):
         Field("swi_think_start_str", Kind.TEXT, default="<think>"),
     )
     parameters = ("alpha", "beta", "window", "max_switches", "think_start", "length")
-    state = ("explicit", "stay", "reference", "switches", "stop")
+    state = ("begun", "explicit", "stay", "reference", "switches", "stop")
     defaults = {"early_stopping_entropy_threshold": 0}
 
     def resolve(self, values: Mapping[str, Any], request: RequestFacts) -> tuple[float, ...]:
         """Look the think-start token up where it is mixed in at all."""
+        if request.think_end_length != 1:
+            raise ValueError(
+                f"think_end_str must be one token under the policy {self.name!r}, which mixes its "
+                f"embedding in; it is {request.think_end_length} tokens."
+            )
         think_start = 0
-        if values["swi_alpha"] < 1 and request.token_id is not None:
+        if values["swi_alpha"] < 1:
             think_start = request.token_id("swi_think_start_str", values["swi_think_start_str"])
         return (
             float(values["swi_alpha"]),
@@ -75,8 +80,8 @@ class SwiReasoning(Policy):
         one = torch.ones_like(step.entropy)
         count = step.ids.shape[-1]
         p, ids, _, entropy = top_candidates(step.logits, one, count)
-        first = step.step == 0
         state, parameters = step.state, step.parameters
+        first = state["begun"] == 0
         reference = torch.where(first, entropy, state["reference"].float())
         was_explicit, stay = state["explicit"] > 0, state["stay"] + ~first
         to_explicit = ~first & ~was_explicit & (entropy < reference)
@@ -107,6 +112,7 @@ class SwiReasoning(Policy):
             torch.cat([ids, marker[:, None]], dim=-1),
             torch.cat([weights, beside], dim=-1),
             state={
+                "begun": torch.ones_like(stay),
                 "explicit": explicit,
                 "stay": torch.where(switched, 0.0, stay),
                 "reference": torch.where(switched, entropy, reference),

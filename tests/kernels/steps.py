@@ -14,9 +14,18 @@ from random_inputs import DEVICE, generator
 from soft_sglang.kernels import noise, thinking_step_triton
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
 from soft_sglang.kernels.sampling import Sampling
-from soft_sglang.kernels.table_rows import INTEGERS, REALS, TableRows
+from soft_sglang.kernels.table_rows import (
+    FORCED_LIMIT,
+    INTEGERS,
+    MARKER_LIMIT,
+    NO_LIMIT,
+    NO_TOKEN,
+    REALS,
+    STATE,
+    TableRows,
+)
 from soft_sglang.kernels.thinking_step import StepPlan, StepResult, thinking_step_torch
-from soft_sglang.state_machine import Phase, ThinkingState
+from soft_sglang.state_machine import Phase, ThinkingState, ThoughtRules
 
 TOP_K_OFF = 1 << 30
 NOISE_CODES = {"none": NOISE_NONE, "gumbel": NOISE_GUMBEL, "dirichlet": NOISE_DIRICHLET}
@@ -39,8 +48,46 @@ class Request:
     entropy_threshold: float = 0.0
     length_threshold: int = 1 << 30
     think_end: int = 0
+    end: tuple[int, ...] = ()
+    """The marker that ends thinking; empty: :attr:`think_end` alone."""
+    cold_stop: tuple[int, ...] = ()
+    """What is forced; empty: the marker."""
+    max_thinking_steps: int = NO_LIMIT
+    thought: int = 0
+    forced: int = 0
+    matched: int = 0
     answer: Row = NOTHING
     """Sampling parameters when ANSWERING."""
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        return self.end or (self.think_end,)
+
+    @property
+    def forced_ids(self) -> tuple[int, ...]:
+        return self.cold_stop or self.end_ids
+
+    @property
+    def state(self) -> ThinkingState:
+        """The scheduler's, before the step."""
+        rules = ThoughtRules(
+            float(np.float32(self.entropy_threshold)),
+            self.length_threshold,
+            self.end_ids,
+            self.forced_ids,
+            self.max_thinking_steps,
+        )
+        return ThinkingState(
+            rules,
+            run=self.run,
+            steps=self.thought,
+            forced=self.forced,
+            matched=self.matched,
+        )
+
+    def is_allowed(self, logits: torch.Tensor) -> bool:
+        """Whether no token that is still to be forced is forbidden."""
+        return all(float(logits[i]) > -torch.inf for i in self.forced_ids[self.forced :])
 
     def expected(self, logits: torch.Tensor, **changes: float) -> Concept:
         """What the oracle says, with the parameters as float32."""
@@ -94,25 +141,29 @@ class Batch:
         table = TableRows(
             ids=torch.full((size, width), -77),
             weights=torch.full((size, width), torch.nan),
-            phase=torch.full((size,), Phase.THINKING),
-            run=torch.full((size,), -77),
-            step=torch.full((size,), -77),
+            state=torch.full((size, len(STATE)), -77),
             integers=torch.full((size, len(INTEGERS)), -77),
             reals=torch.full((size, len(REALS)), torch.nan),
+            end_ids=torch.full((size, MARKER_LIMIT), NO_TOKEN),
+            forced_ids=torch.full((size, FORCED_LIMIT), NO_TOKEN),
         )
+        table.phase[:] = Phase.THINKING
         for column in table:
             column[0] = 0  # the padding row
         for slot, request in zip(self.slots.tolist(), self.requests, strict=True):
-            table.phase[slot] = request.phase
-            table.run[slot] = request.run
-            table.step[slot] = request.step
+            write_state(table, slot, request.state, request.step, request.phase)
+            table.end_ids[slot, : len(request.end_ids)] = torch.tensor(request.end_ids)
+            table.forced_ids[slot, : len(request.forced_ids)] = torch.tensor(request.forced_ids)
             answer = request.answer
             integers = {
                 "max_topk": request.row.max_topk,
                 "noise": NOISE_CODES[request.noise],
                 "seed": request.seed,
                 "length_threshold": request.length_threshold,
-                "think_end": request.think_end,
+                "max_thinking_steps": request.max_thinking_steps,
+                "end_length": len(request.end_ids),
+                "forced_length": len(request.forced_ids),
+                "first_forced": request.forced_ids[0],
                 "answer_top_k": answer.top_k or TOP_K_OFF,
             }
             reals = {
@@ -149,6 +200,8 @@ class Batch:
             candidates=max([self.candidates, self.width, *(row.top_k or 0 for row in parameters)]),
             with_gumbel=any(request.noise == "gumbel" for request in self.requests),
             with_dirichlet=any(request.noise == "dirichlet" for request in self.requests),
+            end_width=max((len(request.end_ids) for request in self.requests), default=1),
+            forced_width=max((len(request.forced_ids) for request in self.requests), default=1),
             **changes,
         )
 
@@ -220,9 +273,7 @@ def check(batch: Batch, before: TableRows, logits: torch.Tensor, result: StepRes
         state = check_row(request, logits[b], row)
         table.ids[slot, :width] = row.ids.to(DEVICE)
         table.weights[slot, :width] = row.weights.to(DEVICE)
-        table.phase[slot] = state.phase
-        table.run[slot] = state.run
-        table.step[slot] = request.step + 1
+        write_state(table, slot, state, request.step + 1)
     for name, expected, actual in zip(TableRows._fields, table, batch.table, strict=True):
         # bit for bit, NaN included
         assert torch.equal(expected.view(torch.uint8), actual.view(torch.uint8)), name
@@ -233,26 +284,37 @@ def check_row(request: Request, logits: torch.Tensor, row: StepResult) -> Thinki
     entropy = float(row.entropy)
     expected = request.expected(logits)
     assert entropy == pytest.approx(expected.entropy, **tolerances.ENTROPY)
-    state = ThinkingState(
-        float(np.float32(request.entropy_threshold)),
-        request.length_threshold,
-        request.think_end,
-        run=request.run,
-    )
-    allowed = bool(logits[request.think_end] > -torch.inf)
-    assert bool(row.think_end_allowed) == allowed
+    state = request.state
+    allowed = request.is_allowed(logits)
+    assert bool(row.end_allowed) == allowed
     proposal = int(row.proposal)
     assert int(row.token) == state.advance(proposal, entropy, allowed)
     ids, weights = row.ids.tolist(), row.weights.tolist()
-    if state.phase is Phase.ANSWERING:
+    alone = state.phase is Phase.ANSWERING or state.forced > 0
+    if alone:
         assert ids == [int(row.token)] + [0] * (len(ids) - 1)
         assert weights == [1.0] + [0.0] * (len(ids) - 1)
         ids = [proposal]
     else:
         assert proposal == ids[0]
         check_contract(ids, weights, len(logits))
-    check_concept(request, logits, ids, weights if state.phase is Phase.THINKING else None)
+    check_concept(request, logits, ids, None if alone else weights)
     return state
+
+
+def write_state(
+    table: TableRows, slot: int, state: ThinkingState, step: int, phase: Phase | None = None
+) -> None:
+    """Write what the device should have of the scheduler's state."""
+    columns = {
+        "phase": state.phase if phase is None else phase,
+        "run": state.run,
+        "step": step,
+        "thought": state.steps,
+        "forced": state.forced,
+        "matched": state.matched,
+    }
+    table.state[slot] = torch.tensor([columns[name] for name in STATE]).to(table.state)
 
 
 def check_contract(ids: list[int], weights: list[float], vocab: int) -> None:

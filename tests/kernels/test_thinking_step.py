@@ -15,7 +15,7 @@ from steps import IMPLEMENTATIONS, Batch, Request, check_row, step_and_check
 
 from soft_sglang.kernels import thinking_step_triton
 from soft_sglang.kernels.thinking_step import StepPlan, StepResult
-from soft_sglang.state_machine import Phase, ThinkingState
+from soft_sglang.state_machine import Phase
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter")
 BOTH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -134,7 +134,7 @@ def test_broken_rows(implementation, candidates) -> None:
         assert result.ids[i, 1:].tolist() == [0] * 5
         assert result.token[i] == result.proposal[i] == result.ids[i, 0]
     assert result.token[1:7].tolist() == [0, 0, 0, 7, 0, 3]
-    assert result.think_end_allowed.tolist() == [bool(x > -INF) for x in logits[:, 9]]
+    assert result.end_allowed.tolist() == [bool(x > -INF) for x in logits[:, 9]]
     assert torch.equal(batch.table.integers, before.integers)
 
 
@@ -247,6 +247,55 @@ def test_rows_of_every_phase(implementation, rows, slot_type) -> None:
         assert [batch.table.phase[int(s)] for s in batch.slots] == [1, 0, 2, 2, 2, 1]
 
 
+FORCING = {"end": (7, 8, 9), "cold_stop": (5, 6, 7, 8, 9)}
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [None, [1, 3, 4]])
+def test_markers_of_several_tokens(implementation, rows) -> None:
+    """Every place of a match and of a forced sequence, among rows of one token."""
+    logits = random_logits("ordinary", 12, 300, F32, generator("markers"))
+    for row, favourite in {1: 9, 2: 9, 3: 8, 4: 8, 7: 7, 11: 8}.items():
+        logits[row, favourite] = logits[row].max() + 2.0
+    logits[8, 6] = logits[9, 5] = logits[10, 6] = -INF
+    cold = {"entropy_threshold": 90.0, "length_threshold": 3, "run": 2, "thought": 8}
+    requests = [
+        Request(think_end=299, thought=3),
+        Request(**FORCING, matched=0b10, thought=3),  # completed
+        Request(**FORCING, matched=0b01, thought=3),  # the middle token is missing
+        Request(**FORCING, matched=0b01, thought=3),  # goes on
+        Request(**FORCING, **cold, matched=0b01),  # due, and on the way: the rest of the marker
+        Request(**FORCING, **cold),  # due
+        Request(**FORCING, max_thinking_steps=8, thought=8),  # the budget
+        Request(end=(7, 7, 7), matched=0b011),  # overlaps itself
+        Request(**FORCING, forced=1, run=5, thought=9),  # the next one is forbidden: given up
+        Request(**FORCING, forced=2, run=5, thought=9),  # one that is behind is forbidden
+        Request(**FORCING, **cold),  # one that would come is forbidden
+        Request(**FORCING, forced=4, run=5, thought=9),  # the last one
+    ]
+    batch = Batch(requests, rows=rows, key=str(rows))
+    result = step_and_check(batch, logits, implementation)
+    if rows is None:
+        heaviest = logits.argmax(-1).tolist()
+        assert result.token.tolist() == [
+            heaviest[0],
+            9,
+            9,
+            8,
+            8,
+            5,
+            5,
+            7,
+            heaviest[8],
+            7,
+            heaviest[10],
+            9,
+        ]
+        slots = batch.slots
+        assert batch.table.phase[slots].tolist() == [1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 2]
+        assert batch.table.forced[slots].tolist() == [0, 0, 0, 0, 4, 1, 1, 0, 0, 3, 0, 0]
+
+
 @BOTH
 def test_padding_rows(implementation) -> None:
     """A graph's batch is filled up with the padding slot, which stays discrete and empty."""
@@ -282,7 +331,7 @@ def test_cold_stop_over_steps(implementation) -> None:
         for n in (3, 3, 2)
     ]
     batch = Batch(requests)
-    hosts = [ThinkingState(0.5, r.length_threshold, think_end) for r in requests]
+    hosts = [request.state for request in requests]
     for t in range(steps):
         logits = (
             torch.where(sharp[:, t, None] == 1, 20.0, 1.0)
@@ -296,7 +345,7 @@ def test_cold_stop_over_steps(implementation) -> None:
             slot = int(batch.slots[i])
             if host.phase is Phase.THINKING:
                 allowed = bool(logits[i, think_end] > -INF)
-                assert bool(result.think_end_allowed[i]) == allowed
+                assert bool(result.end_allowed[i]) == allowed
                 token = host.advance(int(favourite[i]), float(result.entropy[i]), allowed)
                 assert (float(result.entropy[i]) < 0.5) == bool(sharp[i, t])
                 assert result.token[i] == token

@@ -27,6 +27,9 @@ _SOFT: list[Any] = [
     {"early_stopping_entropy_threshold": 100, "early_stopping_length_threshold": 7},
     {"noise": "gumbel"},
     {"noise": "dirichlet", "gumbel_softmax_temperature": 0.3},
+    {"max_thinking_steps": 6, "cold_stop_str": "so, enough.</think>"},
+    {"max_thinking_steps": 20, "rethink": True, "think_start_str": "the answer"},
+    {"start": "answer"},
 ]
 _LENGTHS = (1, 2, 9, 30, 120)
 _BAD: list[dict[str, Any]] = [
@@ -34,7 +37,8 @@ _BAD: list[dict[str, Any]] = [
     {"soft_thinking": {"max_topk": 0}},
     {"soft_thinking": {"max_topk": 10**30}},
     {"soft_thinking": {"noise": ["gumbel"]}},
-    {"soft_thinking": {"think_end_str": "two words"}},
+    {"soft_thinking": {"think_end_str": "日"}},
+    {"soft_thinking": {"cold_stop_str": "enough"}},
     {"soft_thinking": {"": 1}},
     {"soft_thinking": True, "max_tokens": -3},
     {"soft_thinking": True, "custom_params": 5},

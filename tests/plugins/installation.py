@@ -15,6 +15,7 @@ def install(name: str, folder: Path) -> list[str]:
     Returns:
         What must be on the path of a process that is to load it.
     """
+    folder.mkdir(exist_ok=True)
     info = folder / f"{name}-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")

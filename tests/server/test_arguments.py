@@ -144,7 +144,7 @@ def test_without_a_model_it_is_the_bundled_one():
     assert argv[:2] == ["--port", "1"]
     assert _value(argv, "--model-path") == MODEL_PATH
     assert _value(argv, "--served-model-name") == "soft-sglang-bundled"
-    assert _value(argv, "--reasoning-parser") == "deepseek-r1"
+    assert _value(argv, "--reasoning-parser") == "qwen3"
     assert "--device" not in argv
 
 

@@ -46,11 +46,49 @@ MALFORMED = {
         {"early_stopping_length_threshold": 2**31},
         ["soft_thinking.early_stopping_length_threshold must be", INTEGER],
     ),
-    "think_end_str of several tokens": (
-        {"think_end_str": "</thinking>"},
-        ["think_end_str must be one token", "'</thinking>'", "9 tokens"],
+    "think_end_str of too many tokens": (
+        {"think_end_str": "</thinking></thinking>"},
+        ["think_end_str must be 1 to 16 tokens", "'</thinking></thinking>'", "18 tokens"],
     ),
-    "think_end_str unknown": ({"think_end_str": "日"}, ["think_end_str must be one token", "日"]),
+    "think_end_str unknown": (
+        {"think_end_str": "日"},
+        ["think_end_str must be 1 to 16 tokens", "日", "unknown"],
+    ),
+    "start unknown": ({"start": "now"}, ["soft_thinking.start", "'auto'", "'answer'", "'now'"]),
+    "start boolean": ({"start": True}, ["soft_thinking.start", "'thinking'", "True"]),
+    "think_start_str unknown": (
+        {"think_start_str": "日"},
+        ["think_start_str must be 1 to 16 tokens", "日", "unknown"],
+    ),
+    "think_start_str is the end": (
+        {"think_start_str": "</think>"},
+        ["think_start_str must be another string than think_end_str"],
+    ),
+    "rethink 1": ({"rethink": 1}, ["soft_thinking.rethink must be true or false", "1"]),
+    "first token 'yes'": (
+        {"think_end_first_token": "yes"},
+        ["soft_thinking.think_end_first_token must be true or false", "'yes'"],
+    ),
+    "cold_stop_str without the end": (
+        {"cold_stop_str": "enough."},
+        ["cold_stop_str must end with think_end_str", "'</think>'", "'enough.'"],
+    ),
+    "cold_stop_str too long": (
+        {"cold_stop_str": "so " * 70 + "</think>"},
+        ["cold_stop_str without think_end_str must be 1 to 63 tokens"],
+    ),
+    "budget negative": (
+        {"max_thinking_steps": -1},
+        ["soft_thinking.max_thinking_steps must be an integer from 0 to", "-1"],
+    ),
+    "budget fraction": (
+        {"max_thinking_steps": 0.5},
+        ["soft_thinking.max_thinking_steps must be an integer", "0.5"],
+    ),
+    "stop_in_thinking 'no'": (
+        {"stop_in_thinking": "no"},
+        ["soft_thinking.stop_in_thinking must be true or false", "'no'"],
+    ),
     "think_end_str empty": ({"think_end_str": ""}, ["soft_thinking.think_end_str", "non-empty"]),
     "think_end_str number": ({"think_end_str": 6}, ["soft_thinking.think_end_str", "string"]),
     "noise unknown": ({"noise": "gauss"}, ["soft_thinking.noise", "'gumbel'", "'gauss'"]),

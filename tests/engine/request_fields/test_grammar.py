@@ -63,6 +63,39 @@ def test_the_grammar_starts_after_the_requests_own_end(engine, request_, text, e
     assert output["meta_info"]["reasoning_tokens"] == soft["steps"]
 
 
+MARKERS = {
+    "natural": (PLAIN, "Kw233", {}, "think_end"),
+    "cold stop": (COLD, "#!#", {}, "cold_stop"),
+    "cold stop, words before": (COLD, "#!#", {"cold_stop_str": "so,#!#"}, "cold_stop"),
+    "budget": (
+        PLAIN,
+        "</think>",
+        {"cold_stop_str": "so</think>", "max_thinking_steps": 3},
+        "budget",
+    ),
+    "first token": (PLAIN, "Kw233", {"think_end_first_token": True}, "think_end"),
+}
+
+
+@pytest.mark.parametrize("name", MARKERS)
+def test_the_grammar_starts_after_a_marker_of_several_tokens(engine, name):
+    request, text, more, end = MARKERS[name]
+    grammar, pattern = GRAMMARS["regex"]
+    sampling = request.sampling_params(**LONG, regex=grammar)
+    sampling["soft_thinking"] |= {"think_end_str": text, **more}
+    output = engine.generate(
+        input_ids=request.prompt, sampling_params=sampling, require_reasoning=True
+    )
+    soft = output["meta_info"]["soft_thinking"]
+    thought, _, answer = output["text"].partition(text)
+    assert soft["end"] == end
+    assert regex.fullmatch(pattern, answer), output["text"]
+    assert ("so" in thought) == ("cold_stop_str" in more)
+    # the first-token form leaves the rest of the marker to the model
+    rest = 1 if name == "first token" else 0
+    assert output["meta_info"]["reasoning_tokens"] == soft["steps"] + rest
+
+
 def test_the_answer_is_the_oracles(engine, oracle):
     grammar, pattern = GRAMMARS["regex"]
     expected = oracle.think(COLD, spelt_by(pattern, after=THINK_END))

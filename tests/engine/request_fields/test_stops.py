@@ -1,5 +1,6 @@
 """What ends a request while it thinks: stop strings, stop ids, EOS; and the same in its answer."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,3 +108,77 @@ def test_eos_may_be_the_end_of_thinking(engine):
     assert output["output_ids"][-1] == EOS
     assert len(output["output_ids"]) == COLD.length_threshold
     assert _end(output) == ({"type": "stop", "matched": EOS}, "cold_stop")
+
+
+# Stops that sleep while the request thinks.
+
+SLEEPING = replace(PLAIN, budget=12)
+"""Its thought has every stop of :data:`STOPS`, and so has its answer."""
+
+
+def _sleeping(request: Request, **more: Any) -> dict[str, Any]:
+    sampling = request.sampling_params(**{"ignore_eos": False, **more})
+    sampling["soft_thinking"] |= {"stop_in_thinking": False}
+    return sampling
+
+
+@pytest.mark.parametrize("trim", [True, False], ids=["trimmed", "untrimmed"])
+@pytest.mark.parametrize("name", STOPS)
+def test_the_first_match_of_the_answer_counts(engine, oracle, name, trim):
+    fields, text, matched = STOPS[name]
+    expected = oracle.run(SLEEPING)
+    start = len(expected.concepts)
+    assert expected.end == "budget" and text in _text(expected.ids[:start])
+    length = next(n for n in range(start, SLEEPING.steps) if text in _text(expected.ids[start:n]))
+    sampling = _sleeping(SLEEPING, no_stop_trim=not trim, **fields)
+    output = engine.generate(input_ids=SLEEPING.prompt, sampling_params=sampling)
+    assert output["output_ids"] == expected.ids[:length]
+    assert _end(output) == ({"type": "stop", "matched": matched}, "budget")
+    whole = _text(expected.ids[:length])
+    before = whole[: whole.index(text, len(_text(expected.ids[:start])))]
+    assert output["text"] == (before if trim and name != "regex" else before + text)
+
+    stream = engine.generate(input_ids=SLEEPING.prompt, sampling_params=sampling, stream=True)
+    *_, last = stream
+    assert (last["text"], last["output_ids"]) == (output["text"], output["output_ids"])
+    assert last["meta_info"]["finish_reason"] == output["meta_info"]["finish_reason"]
+
+
+def test_as_often_as_it_is_said(engine):
+    """Without the parameter, and for a neighbour, a stop ends the thought as ever."""
+    fields = STOPS["word"][0]
+    samplings = [
+        _sleeping(SLEEPING, **fields),
+        SLEEPING.sampling_params(ignore_eos=False, **fields),
+        greedy(PLAIN, **fields, ignore_eos=False),
+    ]
+    prompts = [PLAIN.prompt] * len(samplings)
+    outputs = engine.generate(input_ids=prompts, sampling_params=samplings)
+    assert [_end(output)[1] for output in outputs[:2]] == ["budget", "stop"]
+    for output, sampling in zip(outputs, samplings, strict=True):
+        alone = engine.generate(input_ids=PLAIN.prompt, sampling_params=sampling)
+        assert (alone["text"], alone["output_ids"]) == (output["text"], output["output_ids"])
+
+
+@pytest.mark.parametrize("stop", ["3</think>w1", "</think>"])
+def test_a_match_that_reaches_into_the_thought_is_none(engine, oracle, stop):
+    sampling = _sleeping(SLEEPING, stop=stop, skip_special_tokens=False)
+    output = engine.generate(input_ids=SLEEPING.prompt, sampling_params=sampling)
+    assert output["output_ids"] == oracle.run(SLEEPING).ids
+    assert stop in output["text"]
+    assert output["meta_info"]["finish_reason"]["type"] == "length"
+
+
+def test_the_end_of_thinking_does_not_stop_the_request(engine, oracle):
+    sampling = _sleeping(SLEEPING, stop_token_ids=[THINK_END])
+    output = engine.generate(input_ids=SLEEPING.prompt, sampling_params=sampling)
+    assert output["output_ids"] == oracle.run(SLEEPING).ids
+
+
+@pytest.mark.parametrize("fields", [{}, {"stop_token_ids": [EOS, 7]}])
+def test_eos_ends_a_thought_still(engine, oracle, fields):
+    expected = oracle.think(COLD, biased({EOS: 3.0}))
+    sampling = _sleeping(COLD, logit_bias={str(EOS): 3.0}, **fields)
+    output = engine.generate(input_ids=COLD.prompt, sampling_params=sampling)
+    expected.check(output, expected.ids.index(EOS) + 1)
+    assert output["meta_info"]["soft_thinking"]["end"] in ("eos", "stop")
