@@ -62,7 +62,7 @@ def test_every_request_of_a_batch_has_its_own_parameters(engine):
         sampling_params=[{**SAMPLING, "soft_thinking": field} for field in fields],
     )
     shapes = [output["meta_info"].get("soft_thinking", {}).keys() for output in outputs]
-    summary = {"steps", "end", "mean_entropy"}
+    summary = {"steps", "end", "mean_entropy", "longest_run"}
     assert shapes == [set(), summary, summary | {"concepts"}, summary | {"concepts"}, set()]
     assert {len(concept) for concept in _answer(outputs[2])["concepts"]} == {1}
     assert {len(concept) for concept in _answer(outputs[3])["concepts"]} == {4}

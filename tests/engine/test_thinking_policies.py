@@ -91,6 +91,12 @@ _SETS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("selar", {"selar_entropy_threshold": 0.95, "selar_topk": 2}, {"sampling": WARM}),
     ("selar", {"selar_contrastive_weight": 3, "selar_topk": 8}, {"sampling": WARM}),
     ("selar", {"selar_contrastive_weight": 0}, {"length_threshold": 10, **COLD}),
+    ("discrete", {}, {"sampling": WARM, "budget": 5, "end": (200, 201, 202)}),
+    ("average_embedding", {}, {"max_topk": 5, "budget": 0}),
+    ("coconut_tf", {}, {"budget": 7, "end": (200, 201)}),
+    ("mixture_of_inputs", {}, {"sampling": WARM, "budget": 6, "cold_stop": (210, 211, 3)}),
+    ("swi_reasoning", {"swi_window_size": 2}, {"sampling": WARM, "budget": 8}),
+    ("selar", {}, {"sampling": PAPER, "budget": 3, "end": (200, 201)}),
 ]
 """Policy, its own parameters, the others."""
 GUIDED = [
@@ -196,11 +202,13 @@ def _check_variety(requests: Sequence[GuidedRequest], expected: Sequence[Traject
     negative = set()
     for request, trajectory in zip(requests, expected, strict=True):
         ends[request.policy].add(trajectory.end)
-        sizes[request.policy] |= {min(len(c), 2) for c in trajectory.concepts[:-1]}
+        if trajectory.end != "budget":  # which feeds tokens alone
+            sizes[request.policy] |= {min(len(c), 2) for c in trajectory.concepts[:-1]}
         if any(w < 0 for concept in trajectory.concepts for _, w in concept):
             negative.add(request.policy)
         tokens[request.policy] |= set(trajectory.ids)
-    assert all(found == {"length", "think_end", "cold_stop"} for found in ends.values())
+    every = {"length", "think_end", "cold_stop", "budget"}
+    assert all(found == every for found in ends.values())
     assert sizes == {
         "discrete": {1},
         "average_embedding": {2},
@@ -257,7 +265,8 @@ def test_what_was_not_asked_for_is_not_told(engine):
     sampling = ONE_EACH["selar"].sampling_params()
     sampling["soft_thinking"] = {"policy": "selar", "return_entropies": True}
     answer = engine.generate(input_ids=[5, 6, 7], sampling_params=sampling)["meta_info"]
-    assert answer["soft_thinking"].keys() == {"steps", "end", "mean_entropy", "entropies"}
+    summary = {"steps", "end", "mean_entropy", "longest_run"}
+    assert answer["soft_thinking"].keys() == summary | {"entropies"}
 
 
 # Slots, hidden states, the prefix cache.

@@ -11,6 +11,8 @@ from asking import THINK_END, chat
 
 from soft_sglang.eval.__main__ import main
 from soft_sglang.eval.arms import arms_named
+from soft_sglang.eval.cold_stop import thresholds_in
+from soft_sglang.eval.entropy_runs import longest_run
 from soft_sglang.eval.records import read_answers, read_grades, read_run, read_timings
 
 PROBLEMS, SAMPLES = 5, 2
@@ -91,6 +93,9 @@ def test_thinking_is_counted_in_the_same_way_everywhere(evaluated):
             assert answer.soft_thinking["steps"] == len(entropies) == answer.thinking_tokens
             mean = answer.soft_thinking["mean_entropy"]
             assert sum(entropies) / len(entropies) == pytest.approx(mean, rel=1e-4, abs=1e-6)
+            asked = thresholds_in(answer.request["soft_thinking"])
+            threshold = 0.0 if asked is None else asked.entropy
+            assert answer.soft_thinking["longest_run"] == longest_run(entropies, threshold)
         if answer.thinking is None:
             assert answer.thinking_tokens == answer.tokens
             assert answer.answer == ""
