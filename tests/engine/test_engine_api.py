@@ -93,7 +93,7 @@ def test_noise_is_replayed_from_its_seed(engine):
         ({"max_topk": 33}, r"soft_thinking\.max_topk must be an integer from 1 to 32, got 33"),
         ({"topk": 3}, "unknown field 'topk'; allowed are enabled, max_topk"),
         ("yes", "must be true, false or an object"),
-        ({"think_end_str": "w4 w5"}, "think_end_str must be one token .* 'w4 w5' is 2 tokens"),
+        ({"think_end_str": "w4 " * 17}, "think_end_str must be 1 to 16 tokens .* is 17 tokens"),
     ],
 )
 def test_bad_requests_raise_and_the_engine_lives_on(engine, field, message):
