@@ -85,10 +85,10 @@ def advance(
         token = torch.where(ended, first, proposal)
         return StateStep(token, ThoughtState(new_run, thought + 1, forced, matched), ended, ended)
 
-    matched = matched_bits(matched, proposal, rules.end_ids)
+    proposed = matched_bits(matched, proposal, rules.end_ids)
     place = torch.arange(rules.end_ids.shape[1], device=proposal.device)
     # of the matches under way the longest
-    length = (((matched[:, None] >> place) & 1) * (place + 1)).amax(dim=-1)
+    length = (((proposed[:, None] >> place) & 1) * (place + 1)).amax(dim=-1)
     going_on = (forced > 0) & allowed
     natural = (length == rules.end_length) & (length > 0) & ~going_on
     begins = due & ~natural & ~going_on
@@ -101,14 +101,13 @@ def advance(
     begun = torch.where(length > 0, rules.forced_length - rules.end_length + length, 1)
     new_forced = torch.where(going_on, forced + 1, torch.where(begins, begun, 0))
     ended = natural | ((new_forced > 0) & (new_forced >= rules.forced_length))
-    over = ended | going_on
     new = ThoughtState(
         run=torch.where(going_on, run, new_run),
         thought=thought + 1,
         forced=torch.where(ended, 0, new_forced),
-        matched=torch.where(over | begins, 0, matched),
+        matched=torch.where(ended, 0, matched_bits(matched, token, rules.end_ids)),
     )
-    return StateStep(token, new, ended, over | begins)
+    return StateStep(token, new, ended, ended | going_on | begins)
 
 
 def matched_bits(matched: torch.Tensor, token: torch.Tensor, marker: torch.Tensor) -> torch.Tensor:

@@ -300,8 +300,8 @@ def thinking_step_kernel(
     # Cold Stop and the end of thinking
     proposal = tl.sum(tl.where(rank == 0, ids, 0), axis=0)
     forced_ids_ptr += slot * _FORCED_LIMIT
-    forced_length = tl.load(integers_ptr + _FORCED_LENGTH)
-    forced = tl.load(state_ptr + _FORCED)
+    forced_length = tl.load(integers_ptr + _FORCED_LENGTH).to(tl.int32)
+    forced = tl.load(state_ptr + _FORCED).to(tl.int32)
     next_forced = tl.load(forced_ids_ptr + forced, mask=forced < forced_length, other=0)
     allowed = True
     for place in range(forced, forced_length):  # one token, mostly
@@ -313,10 +313,10 @@ def thinking_step_kernel(
     new_run = tl.where(entropy < tl.load(reals_ptr + _ENTROPY_THRESHOLD), run + 1, 0)
     due = new_run >= tl.load(integers_ptr + _LENGTH_THRESHOLD)
     due = (due | (thought >= tl.load(integers_ptr + _MAX_THINKING_STEPS))) & allowed
-    end_length = tl.load(integers_ptr + _END_LENGTH)
-    matched, length = _matched(
-        tl.load(state_ptr + _MATCHED), proposal, end_ids_ptr + slot * _MARKER_LIMIT, end_length
-    )
+    end_length = tl.load(integers_ptr + _END_LENGTH).to(tl.int32)
+    end_ids_ptr += slot * _MARKER_LIMIT
+    matched = tl.load(state_ptr + _MATCHED).to(tl.int32)
+    _, length = _matched(matched, proposal, end_ids_ptr, end_length)
     going_on = (forced > 0) & allowed
     natural = (length == end_length) & (length > 0) & (going_on == 0)
     begins = due & (natural == 0) & (going_on == 0)
@@ -326,6 +326,7 @@ def thinking_step_kernel(
     new_forced = tl.where(going_on, forced + 1, tl.where(begins, begun, 0))
     ended = natural | ((new_forced > 0) & (new_forced >= forced_length))
     alone = ended | going_on | begins
+    matched, _ = _matched(matched, token, end_ids_ptr, end_length)
     ids = tl.where(alone, tl.where(rank == 0, token, 0), ids)
     p = tl.where(alone, tl.where(rank == 0, 1.0, 0.0), p)
 
@@ -344,7 +345,7 @@ def thinking_step_kernel(
         tl.store(state_ptr + _STEP, step + 1)
         tl.store(state_ptr + _THOUGHT, thought + 1)
         tl.store(state_ptr + _FORCED, tl.where(ended, 0, new_forced))
-        tl.store(state_ptr + _MATCHED, tl.where(alone, 0, matched))
+        tl.store(state_ptr + _MATCHED, tl.where(ended, 0, matched))
     else:
         tl.store(out_token_ptr + row, sampled)
 
@@ -353,10 +354,10 @@ def thinking_step_kernel(
 def _matched(matched, token, marker_ptr, marker_length):
     """The bits of the matches of a marker that a token goes on with; length of the longest one."""
     going_on = (matched << 1) | 1
-    matched = tl.full((), 0, tl.int64)
-    length = tl.full((), 0, tl.int64)
+    matched = tl.full((), 0, tl.int32)
+    length = tl.full((), 0, tl.int32)
     for place in range(marker_length):  # one token, mostly
-        bit = (going_on >> place) & (tl.load(marker_ptr + place) == token).to(tl.int64)
+        bit = (going_on >> place) & (tl.load(marker_ptr + place) == token).to(tl.int32)
         matched = matched | (bit << place)
         length = tl.where(bit > 0, place + 1, length)
     return matched, length

@@ -69,7 +69,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
         host = torch.tensor(positions, dtype=torch.int64, pin_memory=device.type == "cuda")
         index = host.to(device, non_blocking=True)
     width = max(params.policy_columns or params.max_topk for params, _ in soft)
-    seeded = samples and any(params.seeded for params, _ in soft)
+    seeded = any(params.seeded for params, _ in soft)
     return BatchPlan(
         positions=positions,
         index=index,
@@ -80,7 +80,7 @@ def plan_batch(rows: Sequence[RowParameters], device: torch.device) -> BatchPlan
             with_dirichlet=any(params.noise == "dirichlet" for params, _ in soft),
             samples=samples,
             with_unfiltered=samples and any(_is_unfiltered(answer) for answer in answers),
-            seeded_answers=seeded,
+            seeded_answers=samples and seeded,
             counts_answers=seeded or rethinking is not None,
             end_width=max(len(params.rules.end_ids) for params, _ in soft),
             forced_width=max(len(params.rules.forced_ids) for params, _ in soft),

@@ -195,7 +195,7 @@ def _only_in_thoughts(
 ) -> StateStep:
     """The step with nothing made to end where a row ``[G]`` is answering.
 
-    There a think-end token is still fed alone.
+    There a think-end marker of one token is still fed alone.
     """
     is_end = (rules.end_length == 1) & (rules.end_ids[:, 0] == token)
     state = (torch.where(answering, *pair) for pair in zip(memory, end.state, strict=True))

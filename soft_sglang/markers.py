@@ -1,10 +1,16 @@
 """The markers of a thought in a model's own tokens, and what a prompt says of it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from soft_sglang.kernels.table_rows import FORCED_LIMIT, MARKER_LIMIT
+
+logger = logging.getLogger(__name__)
+
+_QUESTION = "soft-sglang's question"
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,24 @@ class Vocabulary:
     """Number of ids that the model embeds."""
     turn_ends: frozenset[int] = frozenset()
     """Tokens that end a turn of the conversation: the model's end-of-sequence tokens."""
+
+    @cached_property
+    def reply_start(self) -> str:
+        """What the chat template writes between a user's message and the reply; empty: not known.
+
+        Without blanks at its ends, which may be one token with what comes before or after.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            return ""
+        messages = [{"role": "user", "content": _QUESTION}]
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template may raise anything; then the tokens alone tell
+            logger.info("soft-sglang: the chat template cannot be rendered: %s", error)
+            return ""
+        return text.rpartition(_QUESTION)[2].strip() if _QUESTION in text else ""
 
     def tokens(self, field: str, text: str, limit: int) -> tuple[int, ...]:
         """Ids of a text that a field of a request gives.
@@ -66,10 +90,6 @@ def read_markers(
     Raises:
         ValueError: naming the field and what is allowed.
     """
-    if think_start_str == think_end_str:
-        raise ValueError(
-            f"think_start_str must be another string than think_end_str, got {think_end_str!r}."
-        )
     think_end = vocabulary.tokens("think_end_str", think_end_str, MARKER_LIMIT)
     cold_stop = think_end
     if cold_stop_str is not None:
@@ -83,12 +103,22 @@ def read_markers(
             limit = FORCED_LIMIT - len(think_end)
             field = "cold_stop_str without think_end_str"
             cold_stop = vocabulary.tokens(field, before, limit) + think_end
+        length = len(think_end)
+        earlier = (cold_stop[i : i + length] for i in range(len(cold_stop) - length))
+        if think_end_str in before or think_end in earlier:
+            raise ValueError(
+                f"cold_stop_str must have think_end_str at its end only, got {cold_stop_str!r}."
+            )
     try:
         think_start = vocabulary.tokens("think_start_str", think_start_str, MARKER_LIMIT)
     except ValueError:
         if needs_start:
             raise
         think_start = ()
+    if think_start_str == think_end_str or (needs_start and think_start == think_end):
+        raise ValueError(
+            f"think_start_str must be another text than think_end_str, got {think_start_str!r}."
+        )
     return Markers(think_start_str, think_end_str, think_start, think_end, cold_stop)
 
 
@@ -96,17 +126,34 @@ def is_closed(prompt: Sequence[int], markers: Markers, vocabulary: Vocabulary) -
     """Whether the thought of a prompt's last turn is over, so that the answer comes next.
 
     The last marker decides: that of the end closes the thought. Markers before the last token that
-    ends a turn belong to turns that are over. One that is several tokens is looked for in the text,
-    because it may have grown together with its neighbours there.
+    ends a turn, or before the words with which the chat template begins a reply, belong to turns
+    that are over. One that is several tokens is looked for in the text, because it may have grown
+    together with its neighbours there.
     """
-    ends = vocabulary.turn_ends
+    begin = _last_turn(prompt, markers, vocabulary)
     if len(markers.think_end) == 1 and len(markers.think_start) <= 1:
-        telling = {*markers.think_start, *markers.think_end, *ends}
-        last = next((token for token in reversed(prompt) if token in telling), None)
-        return last == markers.think_end[0]
-    begin = next((i + 1 for i in range(len(prompt) - 1, -1, -1) if prompt[i] in ends), 0)
-    text: str = vocabulary.tokenizer.decode(list(prompt[begin:]), skip_special_tokens=False)
+        telling = {*markers.think_start, *markers.think_end}
+        turn = (prompt[i] for i in range(len(prompt) - 1, begin - 1, -1))
+        return next((t for t in turn if t in telling), None) == markers.think_end[0]
+    # multimodal placeholders are no tokens
+    turn_ids = [token for token in prompt[begin:] if 0 <= token < vocabulary.size]
+    text: str = vocabulary.tokenizer.decode(turn_ids, skip_special_tokens=False)
     return _place(text, markers.think_end_str) > _place(text, markers.think_start_str)
+
+
+def _last_turn(prompt: Sequence[int], markers: Markers, vocabulary: Vocabulary) -> int:
+    """Where the last turn of a prompt begins, as far as its tokens tell."""
+    reply = vocabulary.reply_start
+    for marker in (markers.think_start_str, markers.think_end_str):
+        reply = reply.partition(marker)[0]
+    words = vocabulary.tokenizer.encode(reply, add_special_tokens=False) if reply else []
+    for begin in range(len(prompt), 0, -1):
+        if prompt[begin - 1] in vocabulary.turn_ends:
+            return begin
+        ends_reply = bool(words) and prompt[begin - 1] == words[-1]
+        if ends_reply and list(prompt[max(begin - len(words), 0) : begin]) == words:
+            return begin
+    return 0
 
 
 def _place(text: str, marker: str) -> tuple[int, int]:

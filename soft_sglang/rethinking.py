@@ -94,4 +94,4 @@ def reopen(
     new[:, _MATCHED] = torch.where(opened, 0, matched)
     table.rows.state[slots] = where_rows(answering, new, state)
     guided.answering[slots] &= ~opened
-    guided.state[slots] *= ~opened[:, None]
+    guided.state[slots] = guided.state[slots].masked_fill(opened[:, None], 0.0)

@@ -31,7 +31,7 @@ class ThoughtRules:
     other. It is made to end by Cold Stop, or when the budget is used up: from then on the tokens
     of ``forced_ids`` are emitted one by one, whatever the model proposes. Where the proposal of
     that moment is part of the marker, only the rest of the marker follows. While a grammar forbids
-    a token that is still to be forced, nothing is forced.
+    a token that is still to be forced, nothing is, and a sequence that was begun is given up.
     """
 
     entropy_threshold: float
@@ -86,7 +86,8 @@ class ThinkingState:
         self.forced = 0
         self.run = self.run + 1 if entropy < rules.entropy_threshold else 0
         self.longest_run = max(self.longest_run, self.run)
-        self.matched = _matched(self.matched, proposal, rules.end_ids)
+        before = self.matched
+        self.matched = _matched(before, proposal, rules.end_ids)
         length = self.matched.bit_length()
         if length == len(rules.end_ids):
             self._end_thought("think_end")
@@ -96,6 +97,7 @@ class ThinkingState:
             return proposal
         self._cause = "cold_stop" if cold else "budget"
         rest = len(rules.forced_ids) - len(rules.end_ids)
+        self.matched = before
         return self._force(rest + length if length else 1)
 
     def answer(self, token: int) -> bool:
@@ -109,10 +111,12 @@ class ThinkingState:
 
     def _force(self, count: int) -> int:
         """Emit the ``count``-th of the forced tokens."""
-        self.forced, self.matched = count, 0
-        if count == len(self.rules.forced_ids):
+        rules = self.rules
+        token = rules.forced_ids[count - 1]
+        self.forced, self.matched = count, _matched(self.matched, token, rules.end_ids)
+        if count == len(rules.forced_ids):
             self._end_thought(self._cause)
-        return self.rules.forced_ids[count - 1]
+        return token
 
     def _end_thought(self, end: str) -> None:
         self.phase, self.forced, self.matched, self.end = Phase.ANSWERING, 0, 0, end

@@ -123,7 +123,8 @@ class Expected:
         """Make the next token of a match the heaviest one."""
         if self.state is not None and self.state.phase is Phase.THINKING:
             end_ids = self.state.rules.end_ids
-            logits[end_ids[self.state.matched.bit_length()]] = 12.0
+            # the first token of a marker is the first match; what is forced may be more of them
+            logits[end_ids[self.state.matched.bit_length() % len(end_ids)]] = 12.0
 
 
 FEW = 5
@@ -137,7 +138,9 @@ def random_markers(rng: np.random.Generator) -> dict[str, Any]:
         return tuple(rng.integers(FEW, size=rng.integers(low, high + 1)).tolist())
 
     think_end = random_ids(1, 4) if rng.random() < 0.7 else (int(rng.integers(VOCAB)),)
-    before = random_ids(1, 3) if rng.random() < 0.4 else ()
+    before: tuple[int, ...] = ()
+    if rng.random() < 0.4:  # without the marker
+        before = tuple(i + FEW for i in random_ids(1, 3))
     return {
         "think_end_ids": think_end,
         "cold_stop_ids": before + think_end,
@@ -185,7 +188,7 @@ def test_random_batches_over_time(seed: int) -> None:
     table = ConceptTable(rows=8, width=6, device="cpu")
     live: list[Expected] = []
     seen: set[str] = set()
-    for _ in range(150):
+    for _ in range(250):
         free = sorted(set(range(1, 8)) - {e.request.slot for e in live})
         arriving = [
             random_request(rng, int(slot)) for slot in rng.permutation(free)[: rng.integers(0, 3)]

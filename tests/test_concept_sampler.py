@@ -148,7 +148,7 @@ def test_widths_of_the_markers(
     [
         (False, False, True, False, False),
         (True, False, True, True, True),
-        (True, False, False, False, False),
+        (True, False, False, True, False),
         (False, True, True, True, False),
         (False, True, False, True, False),
         (True, True, True, True, True),

@@ -115,8 +115,7 @@ def test_markers() -> None:
     [
         ("w6 w7", None, (6, 7)),
         ("w6 w7", "w6 w7", (6, 7)),
-        ("w6", "w6 w6", (6, 6)),
-        ("w6", "w6w6", (6, 6)),  # the text before is looked up alone
+        ("w6", "w5w6", (5, 6)),  # the text before is looked up alone
         ("w6 w7", "w5 w6 w6 w7", (5, 6, 6, 7)),
     ],
 )
@@ -136,8 +135,22 @@ def test_nothing_grows_together_with_the_marker() -> None:
 
 @pytest.mark.parametrize("text", ["<think>", "</think>", "w5 w6"])
 def test_start_and_end_are_two_strings(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^think_start_str must be another string than think_end"):
+    with pytest.raises(ValueError, match=r"^think_start_str must be another text than think_end"):
         markers_of(start=text, end=text)
+
+
+@pytest.mark.parametrize(
+    ("end", "cold_stop"),
+    [
+        ("w6", "w6 w6"),
+        ("w6", "w6 w5 w6"),
+        ("w6 w7", "w6 w7 w5 w6 w7"),
+        ("w6 w6", "w6 w6 w6"),  # the two overlap
+    ],
+)
+def test_what_is_forced_has_the_marker_once(end: str, cold_stop: str) -> None:
+    with pytest.raises(ValueError, match=r"^cold_stop_str must have think_end_str at its end only"):
+        markers_of(end=end, cold_stop=cold_stop)
 
 
 @pytest.mark.parametrize("cold_stop", ["w5", "</think> ", "</think> w5", "think>", "</THINK>"])
@@ -150,7 +163,8 @@ def test_what_is_forced_ends_with_the_marker(cold_stop: str) -> None:
 
 
 def words(count: int) -> str:
-    return " ".join(["w9"] * count)
+    """So many, of which the last one is another."""
+    return " ".join([*["w9"] * (count - 1), "w7"])
 
 
 def test_lengths_at_their_limits() -> None:
@@ -332,3 +346,51 @@ def test_special_tokens_are_part_of_the_text() -> None:
     vocabulary = Vocabulary(Decoder(), 100, frozenset({9}))
     assert not is_closed((4, 9, 5, 6), Markers("a", "b", (1, 2), (3,), (3,)), vocabulary)
     assert asked == [([5, 6], False)]
+
+
+# Templates whose turns end with words instead of end-of-sequence tokens.
+
+
+def templated(template: str) -> Vocabulary:
+    """The tiny models' tokenizer with a chat template."""
+    tokenizer = tiny_models.tokenizer()
+    tokenizer.chat_template = template
+    return Vocabulary(tokenizer, tiny_models.VOCAB_SIZE)
+
+
+OPENED_BY_MODEL = "{% for m in messages %}w50 {{ m.content }} {% endfor %}w60 w61 "
+OPENED = OPENED_BY_MODEL + "<think>"
+
+
+@pytest.mark.parametrize("template", [OPENED_BY_MODEL, OPENED, OPENED + "</think>"])
+def test_the_words_before_a_reply(template: str) -> None:
+    vocabulary = templated(template)
+    markers = markers_of(vocabulary=vocabulary)
+    for prompt, closed in {
+        "w50 w9 w60 w61": False,
+        "w50 </think> w60 w61": False,
+        "w50 <think> w5 </think> w60 w61": False,
+        "w50 </think> w60 w61 <think>": False,
+        "w50 w9 w60 w61 <think> </think>": True,
+        "w50 w9 w60 w61 </think> w5": True,
+        "w50 w9 w60 w61 <think> w5 </think> w8 w50 w9 w60 w61": False,
+        "w50 w9 w60 w61 w8 w50 w9 w60 w61 </think>": True,
+        "w50 w9 w61 </think>": True,  # not those words
+    }.items():
+        ids = vocabulary.tokenizer.encode(prompt)
+        assert is_closed(ids, markers, vocabulary) == closed, prompt
+
+
+def test_a_template_that_starts_a_reply_with_the_end_marker_tells_nothing() -> None:
+    """As OpenAI's Harmony does: the end of every message is that of a thought."""
+    vocabulary = templated("{% for m in messages %}w50 {{ m.content }} </think> {% endfor %}w60")
+    ids = vocabulary.tokenizer.encode("w50 w9 </think> w60")
+    assert is_closed(ids, markers_of(vocabulary=vocabulary), vocabulary)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no') }}", "{{ messages.x.y }}", "w5"])
+def test_a_template_that_does_not_tell_is_no_harm(template: str) -> None:
+    vocabulary = templated(template)
+    assert vocabulary.reply_start == ""
+    ids = vocabulary.tokenizer.encode("w9 </think>")
+    assert is_closed(ids, markers_of(vocabulary=vocabulary), vocabulary)

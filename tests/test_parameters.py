@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from vocabularies import vocabulary
+from vocabularies import Distinct, vocabulary
 
 from soft_sglang.fields import Field, Kind
 from soft_sglang.kernels.table_rows import NO_LIMIT
+from soft_sglang.markers import Vocabulary
 from soft_sglang.options import DEFAULT_MAX_TOPK, ServerOptions
 from soft_sglang.parameters import (
     FLAT_NAMES,
@@ -412,8 +413,8 @@ def test_ids_of_the_markers(
     [
         ({"cold_stop_str": "Final."}, "cold_stop_str must end with think_end_str, which is '</th"),
         ({"think_end_str": "x", "cold_stop_str": "x "}, "cold_stop_str must end with think_end"),
-        ({"think_start_str": "</think>"}, "think_start_str must be another string than think_end"),
-        ({"think_end_str": "<think>"}, "think_start_str must be another string than think_end"),
+        ({"think_start_str": "</think>"}, "think_start_str must be another text than think_end"),
+        ({"think_end_str": "<think>"}, "think_start_str must be another text than think_end"),
         ({"think_end_str": "long"}, "think_end_str must be 1 to 16 tokens .* 'long' is 17 tokens"),
         ({"cold_stop_str": "longer</think>"}, "cold_stop_str without think_end_str must be 1 to"),
         ({"think_start_str": "long"}, "think_start_str must be 1 to 16 tokens of the vocabulary"),
@@ -466,7 +467,8 @@ def test_where_a_request_begins(start: str | None, prompt: list[int], closed: bo
 )
 def test_which_requests_are_ordinary_ones(given: dict[str, Any], ordinary: bool) -> None:
     """Those that never think."""
-    assert resolved(given).is_ordinary == ordinary
+    ids = {"<think>": [8], "</think>": [9]}
+    assert resolved(given, ids=ids).is_ordinary == ordinary
 
 
 def test_rules_of_the_thoughts() -> None:
@@ -644,18 +646,21 @@ def test_anything_is_accepted_or_refused(
         return
     assert isinstance(request, SoftRequest)
     assert all(is_allowed(name, value) for name, value in request.given.items())
+    distinct = Vocabulary(Distinct(), size=1 << 20)
     if not fit_together(request.given):
         with pytest.raises(ValueError, match=r"^(think_start_str|cold_stop_str) must "):
-            request.resolve(vocabulary(), (), seed=1, own=OWN)
+            request.resolve(distinct, (), seed=1, own=OWN)
         return
-    params = request.resolve(vocabulary(), (), seed=1, own=OWN)
+    params = request.resolve(distinct, (), seed=1, own=OWN)
     assert SoftThinkingParams.from_wire(params.to_wire()) == params
 
 
 def fit_together(given: Mapping[str, Any]) -> bool:
     """Whether the markers of a request do."""
     end, start = given.get("think_end_str", "</think>"), given.get("think_start_str", "<think>")
-    return start != end and given.get("cold_stop_str", end).endswith(end)
+    cold_stop = given.get("cold_stop_str", end)
+    ends_with_it = cold_stop.endswith(end) and end not in cold_stop.removesuffix(end)
+    return start != end and ends_with_it
 
 
 @settings(deadline=None, derandomize=True)

@@ -101,8 +101,12 @@ batches = st.tuples(st.integers(1, 15), st.booleans()).flatmap(
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(batches)
 def test_host_and_device_agree(batch: list[Request]) -> None:
-    """Over whole thoughts, whatever the company, and the end of one is the start of the next."""
+    """Over whole thoughts, whatever the company, and the end of one is the start of the next.
+
+    A thought is over exactly when its marker has been emitted, by whomever.
+    """
     hosts = [ThinkingState(r.rules) for r in batch]
+    emitted_by: list[list[int]] = [[] for _ in batch]
     rules = device_rules([r.rules for r in batch])
     state = device_state(hosts)
     for steps in zip(*(request.steps for request in batch), strict=True):
@@ -122,7 +126,24 @@ def test_host_and_device_agree(batch: list[Request]) -> None:
             assert ended == device.ended[i]
             # what is not the model's own step is fed alone
             assert (ended or host.forced > 0) == device.alone[i]
+            emitted_by[i].append(emitted)
+            if has_marker_once(host.rules):
+                assert ended == ends_with(emitted_by[i], host.rules.end_ids)
+            if ended:
+                emitted_by[i].clear()
             host.phase = Phase.THINKING  # think on: a device row would have left the phase
+
+
+def ends_with(emitted: list[int], marker: tuple[int, ...]) -> bool:
+    return tuple(emitted[-len(marker) :]) == marker
+
+
+def has_marker_once(rules: ThoughtRules) -> bool:
+    """Whether a thought is over exactly when the marker has been emitted: all but the first-token
+    form, in which what is forced goes on after it, and what no request can ask for."""
+    marker, forced = rules.end_ids, rules.forced_ids
+    ends = [n for n in range(len(forced) + 1) if ends_with(list(forced[:n]), marker)]
+    return ends == [len(forced)]
 
 
 class Both:

@@ -22,6 +22,18 @@ class Texts:
         return " ".join(map(str, ids))
 
 
+class Distinct:
+    """A tokenizer to which every text is one token, another one for each."""
+
+    unk_token_id = None
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [self._ids.setdefault(text, len(self._ids))]
+
+
 class Pieces:
     """A tokenizer that takes the longest piece that comes next; unknown characters are token 0."""
 

@@ -1,6 +1,7 @@
 """Detokenizer: trims a stop that was matched in the answer there, not in the thought."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from soft_sglang.patches.record import When, patch
@@ -39,13 +40,13 @@ def trim_in_answer(
 )
 def launch_with_plugin(original: Callable[..., Any], cls: type, *args: Any, **kwargs: Any) -> Any:
     """Launch the detokenizer."""
-    return original(cls, *args, **{**kwargs, "run_detokenizer_process_func": run_with_plugin})
+    name = "run_detokenizer_process_func"
+    return original(cls, *args, **{**kwargs, name: partial(run_with_plugin, kwargs[name])})
 
 
-def run_with_plugin(*args: Any, **kwargs: Any) -> None:
-    """The process: SGLang's own, after the plugins are loaded."""
-    from sglang.srt.managers.detokenizer_manager import run_detokenizer_process
+def run_with_plugin(run: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """The process: what ``run`` does, after the plugins are loaded."""
     from sglang.srt.plugins import load_plugins
 
     load_plugins()
-    run_detokenizer_process(*args, **kwargs)
+    run(*args, **kwargs)

@@ -1,14 +1,18 @@
 """Engine: checks that every scheduler process runs with the patches."""
 
+import logging
 from typing import Any
 
 from soft_sglang.kernels.table_rows import MARKER_LIMIT
+from soft_sglang.options import DEFAULT_THINK_START
 from soft_sglang.patches.announcement import HANDSHAKE, common_policies, problem_of
 from soft_sglang.patches.front_end.tokenizer_requests import vocabulary_of
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
 from soft_sglang.patches.versions import attention_is_data_parallel
+
+logger = logging.getLogger(__name__)
 
 
 @patch(
@@ -42,9 +46,18 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         if options.enable_soft_thinking:
             try:
                 vocabulary = vocabulary_of(tokenizer_manager)
-                vocabulary.tokens("think_end_str", options.think_end_str, MARKER_LIMIT)
+                think_end = vocabulary.tokens("think_end_str", options.think_end_str, MARKER_LIMIT)
+                if options.think_start_str != DEFAULT_THINK_START:
+                    vocabulary.tokens("think_start_str", options.think_start_str, MARKER_LIMIT)
             except ValueError as error:
                 raise SystemExit(f"soft-sglang: {error}") from None
+            if len(think_end) > 1:
+                logger.warning(
+                    "soft-sglang: %r is %d tokens of this model; if its thoughts end otherwise, "
+                    "say so with --think-end-str, or they will not be seen to end.",
+                    options.think_end_str,
+                    len(think_end),
+                )
 
 
 def _has_controller(server_args: Any) -> bool:

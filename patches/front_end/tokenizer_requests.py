@@ -164,5 +164,9 @@ def vocabulary_of(manager: Any) -> Vocabulary:
     tokenizer, config = manager.tokenizer, manager.model_config
     if tokenizer is None:
         raise ValueError(f"{REQUEST_KEY} needs a tokenizer; the server runs without one.")
-    turn_ends = {tokenizer.eos_token_id, *(config.hf_eos_token_id or ())}
-    return Vocabulary(tokenizer, config.vocab_size, frozenset(turn_ends - {None}))
+    known: Vocabulary | None = getattr(manager, "soft_thinking_vocabulary", None)
+    if known is None:
+        turn_ends = {tokenizer.eos_token_id, *(config.hf_eos_token_id or ())}
+        known = Vocabulary(tokenizer, config.vocab_size, frozenset(turn_ends - {None}))
+        manager.soft_thinking_vocabulary = known
+    return known

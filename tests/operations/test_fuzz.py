@@ -20,7 +20,7 @@ TEXTS = {
 """What the vocabulary has; the strings of two fields may exclude each other."""
 NOT_IN_SCHEMA = (
     "--max-topk",  # how many tokens a policy mixes depends on several parameters
-    "think_start_str must be another string than think_end_str",
+    "think_start_str must be another text than think_end_str",
     "cold_stop_str must end with think_end_str",
     "think_end_str must be one token under the policy",
 )

@@ -62,7 +62,7 @@ MALFORMED = {
     ),
     "think_start_str is the end": (
         {"think_start_str": "</think>"},
-        ["think_start_str must be another string than think_end_str"],
+        ["think_start_str must be another text than think_end_str"],
     ),
     "rethink 1": ({"rethink": 1}, ["soft_thinking.rethink must be true or false", "1"]),
     "first token 'yes'": (

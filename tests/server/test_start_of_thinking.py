@@ -133,6 +133,10 @@ PROMPTS = {
     "closed, with a word after it": (f"{PROMPT}</think>the", False),
     "opened again": (f"{PROMPT}</think><think>", True),
     "a literal end in the question": (f"<|user|>is </think> a word?{PROMPT}", True),
+    "a literal end in the question, opened by the model": (
+        "<|user|>is </think> a word?<|assistant|>",
+        True,
+    ),
     "turns before, open": (TURNS + PROMPT, True),
     "turns before, closed": (f"{TURNS}{PROMPT}</think>", False),
     "turns before, opened by the model": (f"{TURNS}<|user|>{QUESTION}<|assistant|>", True),
