@@ -6,12 +6,15 @@ BIN := .venv$(addprefix -,$(filter-out $(NEWEST),$(SGLANG)))/bin
 # The folder kernels/ must not hide a package of the same name (Python 3.11+).
 export PYTHONSAFEPATH := 1
 
-# What must hold on every version: off is off, oracle, prefix cache, retraction, neighbours, server
+# What must hold on every version: off is off, oracle (one architecture of each kind), prefix cache,
+# retraction, neighbours, where thinking begins and ends, server
 INVARIANTS := tests/test_drift.py tests/test_model_classes.py tests/test_hybrid_prefix_cache.py \
 	tests/test_window_prefix_cache.py \
 	tests/engine/request_fields/test_stops.py \
-	$(addprefix tests/engine/test_, off.py architectures.py hybrid_models.py prefix_cache.py \
-		retraction.py neighbours.py thinking_markers.py) \
+	$(patsubst %,tests/engine/test_architectures.py::test_trajectories_equal_the_oracle[%], \
+		llama gemma3 mixtral deepseek-v3 llama-transformers) \
+	$(addprefix tests/engine/test_, off.py hybrid_models.py prefix_cache.py retraction.py \
+		neighbours.py thinking_markers.py) \
 	tests/engine/test_thinking_policies.py::test_coconut_alone_leaks_no_hidden_states \
 	$(addprefix tests/server/test_, plugin.py arguments.py bad_requests.py chat.py completions.py \
 		generate.py start_of_thinking.py stream.py)
