@@ -15,12 +15,26 @@ SOFT = {
         "early_stopping_length_threshold": 8,
     },
 }
+MARKED = {
+    **SOFT,
+    "soft_thinking": {
+        "think_end_str": "w9 w10 w11",
+        "cold_stop_str": "w8 w9 w10 w11",
+        "max_thinking_steps": 5,
+        "rethink": True,
+        "think_start_str": "w12 w13",
+    },
+}
+"""Remembers matches, emits forced tokens one by one, and looks for another thought."""
 
 
 def main() -> None:
     model, tokenizer = sys.argv[1:]
     with Engine(model_path=model, tokenizer_path=tokenizer, dtype="float32") as engine:
-        for batch in ([DISCRETE], [SOFT], [DISCRETE] * 4, [SOFT] * 4, [SOFT, DISCRETE] * 2):
+        for batch in (
+            *([DISCRETE], [SOFT], [MARKED], [DISCRETE] * 4, [SOFT] * 4, [MARKED] * 4),
+            *([SOFT, DISCRETE] * 2, [MARKED, DISCRETE] * 2),
+        ):
             engine.generate(input_ids=[[5, 6, 7]] * len(batch), sampling_params=batch)
 
 
