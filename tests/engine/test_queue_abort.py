@@ -45,6 +45,7 @@ def test_a_request_aborted_in_the_queue_has_an_answer(house, tiny_model):
         "steps": 0,
         "end": "abort",
         "mean_entropy": 0.0,
+        "longest_run": 0,
         "concepts": [],
     }
     assert "soft_thinking" not in discrete["meta_info"]
