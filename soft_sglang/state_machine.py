@@ -31,7 +31,8 @@ class ThoughtRules:
     other. It is made to end by Cold Stop, or when the budget is used up: from then on the tokens
     of ``forced_ids`` are emitted one by one, whatever the model proposes. Where the proposal of
     that moment is part of the marker, only the rest of the marker follows. While a grammar forbids
-    a token that is still to be forced, nothing is, and a sequence that was begun is given up.
+    a token that is still to be forced, nothing is, and a sequence that was begun is given up. It is
+    emitted whole, also where its beginning happens to complete a marker that was under way.
     """
 
     entropy_threshold: float
