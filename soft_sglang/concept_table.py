@@ -150,8 +150,8 @@ class ConceptTable:
                 [
                     s.slot,
                     _phase_of(s) is Phase.ANSWERING,
-                    *_padded(s.params.policy_parameters if s.params else (), MAX_PARAMETERS, 0.0),
-                    *_padded(s.policy_state, MAX_STATE, 0.0),
+                    *padded(s.params.policy_parameters if s.params else (), MAX_PARAMETERS, 0.0),
+                    *padded(s.policy_state, MAX_STATE, 0.0),
                 ]
                 for s in starts
             ],
@@ -200,8 +200,8 @@ def _markers(params: SoftThinkingParams | None) -> list[int]:
     if params is None:
         return [NO_TOKEN] * (MARKER_LIMIT + FORCED_LIMIT)
     return [
-        *_padded(params.rules.end_ids, MARKER_LIMIT, NO_TOKEN),
-        *_padded(params.rules.forced_ids, FORCED_LIMIT, NO_TOKEN),
+        *padded(params.rules.end_ids, MARKER_LIMIT, NO_TOKEN),
+        *padded(params.rules.forced_ids, FORCED_LIMIT, NO_TOKEN),
     ]
 
 
@@ -235,5 +235,6 @@ def _phase_code(start: RowStart) -> int:
     return GUIDED if goes_on else phase
 
 
-def _padded(values: Sequence[Any], length: int, filler: Any) -> list[Any]:
+def padded(values: Sequence[Any], length: int, filler: Any) -> list[Any]:
+    """The values, filled up to a length."""
     return [*values, *[filler] * (length - len(values))]

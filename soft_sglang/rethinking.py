@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from soft_sglang.concept_table import ConceptTable
+from soft_sglang.concept_table import ConceptTable, padded
 from soft_sglang.kernels.table_rows import (
     ANSWERING,
     GUIDED,
@@ -47,8 +47,7 @@ def plan_rethinking(rows: Sequence[RowParameters], device: torch.device) -> Reth
             position,
             len(row.soft.think_start_ids) - 1,
             THINKING if policy_named(row.soft.policy) is None else GUIDED,
-            *row.soft.think_start_ids,
-            *[NO_TOKEN] * (MARKER_LIMIT - len(row.soft.think_start_ids)),
+            *padded(row.soft.think_start_ids, MARKER_LIMIT, NO_TOKEN),
         ]
         for position, row in enumerate(rows)
         if row.soft is not None and row.soft.think_start_ids
@@ -56,8 +55,9 @@ def plan_rethinking(rows: Sequence[RowParameters], device: torch.device) -> Reth
     if not table:
         return None
     host = torch.tensor(table, dtype=torch.int64, pin_memory=device.type == "cuda")
-    index, last, phase, *start_ids = host.to(device, non_blocking=True).unbind(-1)
-    return RethinkingPlan(index, torch.stack(start_ids, dim=-1), last, phase)
+    columns = host.to(device, non_blocking=True)
+    index, last, phase = columns[:, :3].unbind(-1)
+    return RethinkingPlan(index, columns[:, 3:], last, phase)
 
 
 def answering_rows(plan: RethinkingPlan, table: ConceptTable, slots: torch.Tensor) -> torch.Tensor:

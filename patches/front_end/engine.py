@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from soft_sglang.kernels.table_rows import MARKER_LIMIT
+from soft_sglang.markers import read_markers
 from soft_sglang.options import DEFAULT_THINK_START
 from soft_sglang.patches.announcement import HANDSHAKE, common_policies, problem_of
 from soft_sglang.patches.front_end.tokenizer_requests import vocabulary_of
@@ -45,18 +45,21 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
         options = options_of(server_args)
         if options.enable_soft_thinking:
             try:
-                vocabulary = vocabulary_of(tokenizer_manager)
-                think_end = vocabulary.tokens("think_end_str", options.think_end_str, MARKER_LIMIT)
-                if options.think_start_str != DEFAULT_THINK_START:
-                    vocabulary.tokens("think_start_str", options.think_start_str, MARKER_LIMIT)
+                markers = read_markers(
+                    vocabulary_of(tokenizer_manager),
+                    options.think_start_str,
+                    options.think_end_str,
+                    cold_stop_str=None,
+                    needs_start=options.think_start_str != DEFAULT_THINK_START,
+                )
             except ValueError as error:
                 raise SystemExit(f"soft-sglang: {error}") from None
-            if len(think_end) > 1:
+            if len(markers.think_end) > 1:
                 logger.warning(
                     "soft-sglang: %r is %d tokens of this model; if its thoughts end otherwise, "
                     "say so with --think-end-str, or they will not be seen to end.",
                     options.think_end_str,
-                    len(think_end),
+                    len(markers.think_end),
                 )
 
 

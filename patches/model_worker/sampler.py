@@ -91,7 +91,7 @@ class SamplingStep:
         return self._step.final_ids(sampled)
 
     def emit(self, sampled: torch.Tensor | None) -> torch.Tensor:
-        """The batch's ids, as the request emit them; the step ends with this."""
+        """The batch's ids, as the requests emit them; the step ends with this."""
         ids = self.final_ids(sampled)
         self._step.rethink(ids)
         return ids

@@ -44,4 +44,4 @@ def count_to_own_end(
     elif trace.params.think_start_ids:
         req.reasoning_tokens += trace.is_thinking  # the token is not committed yet
     else:
-        req.update_reasoning_tokens(next_token_id, list(trace.params.think_end_ids))
+        req.update_reasoning_tokens(next_token_id, trace.params.think_end_ids)

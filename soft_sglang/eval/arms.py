@@ -135,6 +135,11 @@ def added_arm(name: str, own: Mapping[str, Any]) -> Arm:
     return Arm(name, name, "added", policy=policy, cold_stop=cold_stop, own=dict(own))
 
 
+def comma_separated(text: str) -> list[str]:
+    """The parts of an option that is a list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def arms_named(names: str) -> list[Arm]:
     """The arms of a comma-separated list, or of ``all``.
 
@@ -143,7 +148,7 @@ def arms_named(names: str) -> list[Arm]:
     """
     if names == "all":
         return [arm for arm in ARMS.values() if not arm.only_by_name]
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = comma_separated(names)
     unknown = [name for name in chosen if name not in ARMS]
     if unknown:
         raise EvaluationError(

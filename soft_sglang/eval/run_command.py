@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soft_sglang.bundled import MODEL_PATH
-from soft_sglang.eval.arms import ARMS, SoftDefaults, added_arm, arms_named
+from soft_sglang.eval.arms import ARMS, SoftDefaults, added_arm, arms_named, comma_separated
 from soft_sglang.eval.client import Client, ClientError, Sampling
 from soft_sglang.eval.datasets import BUNDLED, Dataset, from_file, named
 from soft_sglang.eval.engine_client import EngineClient
@@ -67,7 +67,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     arms = arms_named(options.arms) + added + swept_arms(options, added)
     _refuse_repeated("arm", [arm.name for arm in arms])
     _check_ranges(options)
-    names = [name.strip() for name in options.datasets.split(",") if name.strip()]
+    names = comma_separated(options.datasets)
     if not names and not options.data:
         names = [BUNDLED]
     datasets = [named(name) for name in names] + [from_file(path) for path in options.data]

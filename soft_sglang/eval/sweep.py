@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TypeVar
 
-from soft_sglang.eval.arms import ARMS, Arm, added_arm
+from soft_sglang.eval.arms import ARMS, Arm, added_arm, comma_separated
 from soft_sglang.eval.cold_stop import ENTROPY, LENGTH
 from soft_sglang.eval.errors import EvaluationError
 
@@ -84,4 +84,4 @@ def _numbers(
 
 def _parts(text: str) -> list[str]:
     """Of a comma-separated list, each once."""
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    return list(dict.fromkeys(comma_separated(text)))
