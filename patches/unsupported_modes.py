@@ -28,6 +28,10 @@ def unsupported_mode(server_args: Any) -> str | None:
         ),
         # a prefill is embedded in parts there, and the announced positions are those of the whole
         "--enable-adaptive-dispatch-to-encoder": view.enable_adaptive_dispatch_to_encoder,
+        # requests of types that have no place for the field, straight to the schedulers
+        "the gRPC server of smg-grpc-servicer (--smg-grpc-mode)": (
+            view.smg_grpc_mode or view.grpc_mode
+        ),
         "the Rust server (SGLANG_RUST_SERVER)": envs.SGLANG_RUST_SERVER.get(),
         **later_modes(view),
     }

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,8 @@ READY_WITHIN = 300
 """Seconds. An idle machine needs a tenth of it."""
 STOPPED_WITHIN = 60
 """Seconds."""
+MODULE = ("-m", "soft_sglang.launch_server")
+LAUNCH = (sys.executable, *MODULE)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -31,13 +34,13 @@ class Server:
         folder: Path,
         *flags: str,
         api_key: str = "none",
-        python: Path | str = sys.executable,
+        launch: Sequence[Path | str] = LAUNCH,
     ) -> None:
         """Start a server on the bundled model; it is not ready yet.
 
-        ``python``: of the environment that it shall run in.
+        ``launch``: the command, without its flags.
         """
-        port = _free_port()
+        port = free_port()
         self.api_key = api_key
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / "server.log"
@@ -46,7 +49,7 @@ class Server:
         environment.pop("SGLANG_USE_CPU_ENGINE", None)  # the server chooses by itself
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
-                [python, "-m", "soft_sglang.launch_server", "--port", str(port), *flags],
+                [*launch, "--port", str(port), *flags],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -116,7 +119,8 @@ def _end_with_pytest() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

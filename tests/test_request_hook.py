@@ -7,6 +7,7 @@ import tiny_models
 
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import FLAT_NAMES, WIRE_KEY, SoftThinkingParams, request_fields
+from soft_sglang.patches.front_end.asking import asking
 from soft_sglang.patches.front_end.tokenizer_requests import resolve_request, vocabulary_of
 from soft_sglang.patches.options import attach_options
 from soft_sglang.patches.scheduler.request import reporter_of, trace_of
@@ -85,11 +86,38 @@ def test_resolving_twice_is_harmless():
     assert request.sampling_params == once
 
 
-@pytest.mark.parametrize("field", [True, {"max_topk": 3}, "x"])
+@pytest.mark.parametrize("field", [False, None, {}])
 def test_an_embedding_request_carries_nothing(field):
     request = SimpleNamespace(sampling_params={"custom_params": {"soft_thinking": field}})
     resolve_request(_manager(), request, ())
     assert request.sampling_params == {"custom_params": None}
+
+
+@pytest.mark.parametrize("where", ["sampling_params", "custom_params", "the request"])
+@pytest.mark.parametrize("field", [True, {"max_topk": 3}, "x"])
+def test_an_embedding_request_cannot_ask(where, field):
+    own = {"soft_thinking": field}
+    request = SimpleNamespace(sampling_params={"custom_params": own})
+    if where != "custom_params":
+        request.sampling_params = own if where == "sampling_params" else None
+    with asking(field if where == "the request" else None), pytest.raises(ValueError) as caught:  # noqa: PT011
+        resolve_request(_manager(), request, ())
+    assert "soft_thinking cannot be asked for where nothing is generated" in str(caught.value)
+
+
+def test_a_field_beside_the_sampling_parameters_counts():
+    with asking({"max_topk": 3}):
+        assert _params({}).max_topk == 3
+        assert _params({"soft_thinking": {"max_topk": 3}}).max_topk == 3
+        with pytest.raises(ValueError, match="given twice with different values"):
+            _params({"soft_thinking": True})
+
+
+def test_preferred_parameters_of_the_server_give_way():
+    manager = _manager({"soft_thinking": {"max_topk": 4}})
+    assert _params({"custom_params": {"soft_thinking": {"max_topk": 5}}}, manager).max_topk == 5
+    with asking(False):
+        assert _resolved({}, manager) == {}
 
 
 def test_preferred_parameters_of_the_server_count():

@@ -1,9 +1,12 @@
-"""HTTP server: a route that says what soft requests may ask for."""
+"""HTTP server: the field on every route that generates, and a route that says what it may be."""
 
 from typing import Any
 
+from starlette.middleware import Middleware
+
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, request_schema
 from soft_sglang.patches.announcement import learn_support
+from soft_sglang.patches.front_end.middleware import FieldMiddleware
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 
@@ -13,13 +16,27 @@ INFO_ROUTE = "/soft_thinking_info"
 @patch(
     "entrypoints.http_server._setup_and_run_http_server",
     When.BEFORE,
-    why="A client cannot know a server's limits and defaults otherwise.",
-    how="Adds a route to the application; SGLang's API key guards it like every other.",
-    upstream="A plugin hook for routes would replace it.",
+    why=(
+        "Routes other than chat and completions drop the field and have no place for its answer; "
+        "and a client cannot know a server's limits and defaults."
+    ),
+    how=(
+        "Adds a middleware, inside of all others, and a route to the application; SGLang's API key "
+        "guards it like every other."
+    ),
+    upstream="A plugin hook for the application would replace it.",
 )
-def add_info_route(server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any) -> None:
-    """Add ``GET /soft_thinking_info``."""
+def extend_server(server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any) -> None:
+    """Extend SGLang's application."""
     from sglang.srt.entrypoints.http_server import app
+
+    extend(app, server_args, tokenizer_manager)
+
+
+def extend(app: Any, server_args: Any, tokenizer_manager: Any) -> None:
+    """Add the middleware and ``GET /soft_thinking_info`` to an application that has not started."""
+    # the last one is the innermost: it sees bodies decompressed, and of clients with the API key
+    app.user_middleware.append(Middleware(FieldMiddleware, options=options_of(server_args)))
 
     async def soft_thinking_info() -> dict[str, Any]:
         from soft_sglang import __version__

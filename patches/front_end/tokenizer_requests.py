@@ -5,8 +5,10 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from soft_sglang.carriers import agreed
 from soft_sglang.markers import Vocabulary
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
+from soft_sglang.patches.front_end.asking import asked_field
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.policies.registry import MODULES_VARIABLE
@@ -50,24 +52,29 @@ class InvalidTypeError(ValueError, TypeError):
 
 def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
     """Replace the raw parameters of soft thinking by complete ones; ``prompt``: token ids."""
-    sampling = {**_preferred(self), **(obj.sampling_params or {})}
+    own = obj.sampling_params or {}
+    sampling = {**_preferred(self), **own}
     flat = {name: sampling.pop(name) for name in FLAT_NAMES & sampling.keys()}
-    outer = sampling.pop(REQUEST_KEY, None)
-    inner = None
+    carriers = {
+        "the request": asked_field(),
+        "sampling_params": own.get(REQUEST_KEY),
+    }
+    preferred = sampling.pop(REQUEST_KEY, None)
     custom = sampling.get("custom_params")
     if isinstance(custom, dict) and custom.keys() & {REQUEST_KEY, WIRE_KEY}:
-        inner = custom.get(REQUEST_KEY)
+        carriers["custom_params"] = custom.get(REQUEST_KEY)
         custom = {k: v for k, v in custom.items() if k not in (REQUEST_KEY, WIRE_KEY)}
         sampling["custom_params"] = custom or None
     obj.sampling_params = sampling
+    field = agreed(carriers.items())
     if not hasattr(obj, "return_logprob"):  # an embedding request
+        if field:
+            raise ValueError(f"{REQUEST_KEY} cannot be asked for where nothing is generated.")
         return
-    if inner is not None and outer is not None and inner != outer:
-        raise ValueError(
-            f"{REQUEST_KEY} is given twice: in sampling_params and in custom_params; give it once."
-        )
+    if field is None:
+        field = preferred
     flat = {name: value for name, value in flat.items() if value is not None}
-    soft = read_request(inner if outer is None else outer, flat, options_of(self.server_args))
+    soft = read_request(field, flat, options_of(self.server_args))
     if soft is None:
         return
     if custom is not None and not isinstance(custom, dict):

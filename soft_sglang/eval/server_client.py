@@ -132,6 +132,11 @@ class ServerClient:
         thinking_tokens = _counted_by_server(usage)
         output_ids = (response.get("sglext") or {}).get("output_ids")
         own = summary(choice.get("soft_thinking"))
+        if request.get("soft_thinking") and own is None:
+            raise ClientError(
+                f"the server at {self.server} answered a soft request with an ordinary answer; "
+                "something on the way drops the field soft_thinking"
+            )
         if is_closed(own):
             thinking, answer, thinking_tokens = "", text, 0
         elif output_ids and self._think_end_ids:

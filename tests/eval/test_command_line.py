@@ -205,6 +205,16 @@ def test_prompts_that_close_every_thought(capsys, command, tmp_path):
     assert not list(read_answers(tmp_path / "out"))
 
 
+def test_a_gateway_that_drops_the_field(capsys, command, tmp_path):
+    command[command.index(COT)] = "--arms=soft"
+    with ForeignServer(add, with_plugin=True) as server:
+        command[2] = server.url
+        capsys.readouterr()
+        assert main(command) == 2
+    assert "something on the way drops the field soft_thinking" in capsys.readouterr().err
+    assert not list(read_answers(tmp_path / "out"))
+
+
 def test_another_run_in_the_folder(capsys, command):
     assert main(command) == 0
     assert "seed: was 0, is 1" in complaint(capsys, [*command, "--seed=1"])

@@ -1,13 +1,15 @@
 """One running server for the tests of this folder."""
 
 import pytest
-from server_process import Server
+from server_process import Server, free_port
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """The server of this folder's tests."""
-    server = Server(tmp_path_factory.mktemp("server"))
+    grpc_port = free_port()
+    server = Server(tmp_path_factory.mktemp("server"), "--grpc-port", str(grpc_port))
+    server.grpc_port = grpc_port
     try:
         server.wait_until_ready()
         yield server

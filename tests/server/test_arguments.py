@@ -54,6 +54,7 @@ UNSUPPORTED = {
     "--tokenizer-worker-num": ["--tokenizer-worker-num", "2"],
     "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
     "--enable-pdmux": ["--enable-pdmux"],
+    "--smg-grpc-mode": ["--grpc-mode"],
     "--attn-cp-size": ["--attn-cp-size", "2", "--tp", "2"],
     "--enable-two-batch-overlap": ["--enable-two-batch-overlap"],
     "--enable-adaptive-dispatch-to-encoder": ["--enable-adaptive-dispatch-to-encoder"],

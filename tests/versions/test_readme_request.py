@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tolerances
-from server_process import Server
+from server_process import MODULE, Server
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = {
@@ -46,7 +46,9 @@ def answers(tmp_path_factory):
     request, _ = _readme_example()
     found = {}
     for version, environment in ENVIRONMENTS.items():
-        server = Server(tmp_path_factory.mktemp(version), python=environment / "bin" / "python")
+        server = Server(
+            tmp_path_factory.mktemp(version), launch=[environment / "bin" / "python", *MODULE]
+        )
         try:
             server.wait_until_ready()
             with server.http() as http:
