@@ -24,6 +24,6 @@ USER 10001
 WORKDIR /cache
 VOLUME ["/cache"]
 EXPOSE 30000
-HEALTHCHECK --interval=30s --timeout=10s --start-period=5m --retries=3 \
-    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:30000/health', timeout=9)"]
+HEALTHCHECK --interval=30s --timeout=25s --start-period=5m --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:30000/health', timeout=24)"]
 ENTRYPOINT ["python3", "-m", "soft_sglang.launch_server", "--host", "0.0.0.0", "--port", "30000"]

@@ -19,7 +19,8 @@ USER 10001
 WORKDIR /cache
 VOLUME ["/cache"]
 EXPOSE 30000
-# A large model takes minutes to load; failures before that do not count.
-HEALTHCHECK --interval=30s --timeout=10s --start-period=30m --retries=3 \
-    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:30000/health', timeout=9)"]
+# A large model takes minutes to load; failures before that do not count. /health has a token
+# generated where nothing else is running, and SGLang gives that 20 seconds.
+HEALTHCHECK --interval=30s --timeout=25s --start-period=30m --retries=3 \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:30000/health', timeout=24)"]
 ENTRYPOINT ["python3", "-m", "soft_sglang.launch_server", "--host", "0.0.0.0", "--port", "30000"]

@@ -16,7 +16,7 @@ def lint(dockerfile: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu"])
+@pytest.mark.parametrize("name", ["gpu", "cpu", "gateway"])
 def test_dockerfile_has_no_findings(name: str) -> None:
     assert lint((DOCKER / f"{name}.Dockerfile").read_text()) == (0, "")
 
