@@ -86,6 +86,20 @@ def test_labels_are_those_of_sglang(client, http):
     assert {name for name, _ in own} >= {"model_name", "engine_type", "tp_rank", "pp_rank"}
 
 
+def test_prometheus_3_keeps_the_names(client, http):
+    """Older ones do not ask for names as they are, and get ``_`` for ``:``."""
+    complete(client, TRACED, max_tokens=3)
+    prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6"
+    prometheus_2 = "application/openmetrics-text;version=1.0.0;q=0.5"
+    kept, changed = (
+        http.get("/metrics", headers={"accept": f"{media},*/*;q=0.1"}).text
+        for media in (prometheus_3, prometheus_2)
+    )
+    for name in ("soft_sglang:requests_total", "sglang:num_running_reqs"):
+        assert f"\n{name}{{" in kept
+        assert f"\n{name.replace(':', '_')}{{" in changed
+
+
 def test_the_dashboard_shows_what_is_exported(client, http):
     complete(client, COLD)
     samples = scrape(http)
