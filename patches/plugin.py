@@ -18,7 +18,13 @@ def _modules() -> list[ModuleType]:
         tokenizer_answers,
         tokenizer_requests,
     )
-    from soft_sglang.patches.model_worker import embedding, forward_batch, model_runner, sampler
+    from soft_sglang.patches.model_worker import (
+        embedding,
+        forward_batch,
+        model_runner,
+        pipeline,
+        sampler,
+    )
     from soft_sglang.patches.scheduler import (
         grammar,
         metrics,
@@ -42,6 +48,7 @@ def _modules() -> list[ModuleType]:
         model_runner,
         embedding,
         sampler,
+        pipeline,
         output_streamer,
         prefix_cache,
         scheduler,

@@ -17,7 +17,6 @@ def unsupported_mode(server_args: Any) -> str | None:
         "PD disaggregation (--disaggregation-mode)": (
             view.disaggregation_mode not in (None, "null")
         ),
-        "pipeline parallelism (--pp-size)": view.pp_size > 1,
         "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
         "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
         "--enable-two-batch-overlap": view.enable_two_batch_overlap,

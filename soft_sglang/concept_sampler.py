@@ -179,13 +179,28 @@ class ConceptStep:
             guided = self.table.guided if self.plan.guided else ()
             for column in (rows.ids, rows.weights, rows.state, *guided):
                 column[slots] = agree(column[slots])
-            results = [self._agreed(*pair) for pair in zip(self.plan.guided, results, strict=True)]
+            pairs = zip(self.plan.guided, results, strict=True)
+            results = [self._as_written(*pair) for pair in pairs]
         self.output, self.guided = output, tuple(results)
 
-    def _agreed(self, plan: GuidedPlan, result: GuidedResult) -> GuidedResult:
-        """What the host remembers of rows, as the table has it after the ranks agreed."""
+    def _as_written(self, plan: GuidedPlan, result: GuidedResult) -> GuidedResult:
+        """What the host remembers of rows, as the table has it."""
         slots, guided = self._slots[plan.index], self.table.guided
         return result._replace(state=guided.state[slots], fed_hidden=guided.fed_hidden[slots])
+
+    def written(self) -> tuple[StepResult, tuple[GuidedResult, ...]]:
+        """The results with what the table holds after the step: what every row is fed next.
+
+        A result as it is has a concept also for rows in a phase in which they take none.
+        """
+        assert self.output is not None, "think() comes first"
+        rows, slots = self.table.rows, self._rows(self._slots)
+        width = self.output.ids.shape[1]
+        output = self.output._replace(
+            ids=rows.ids[slots, :width], weights=rows.weights[slots, :width]
+        )
+        pairs = zip(self.plan.guided, self.guided, strict=True)
+        return output, tuple(self._as_written(*pair) for pair in pairs)
 
     def final_ids(self, sampled: torch.Tensor | None) -> torch.Tensor:
         """The batch's ids ``[B]``.

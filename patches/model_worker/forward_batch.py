@@ -82,16 +82,17 @@ def attach_soft_batch(
     prefilled = batch.reqs[: len(batch.reqs) - decoding]
     table.start([_row_start(req) for req in prefilled])
 
-    plan = _plan(batch, table.device)
+    plan = plan_of(batch, table.device)
     if plan is None:
         return
     inputs = []
-    if prefilled:
+    embeds = runtime.embedding is not None
+    if prefilled and embeds:
         resumed = _resumed_inputs(
             prefilled, batch.prefix_lens, batch.extend_lens, table.width, table.device
         )
         inputs += [] if resumed is None else [resumed]
-    if decoding:
+    if decoding and embeds:
         inputs.append(_decode_inputs(forward_batch, len(prefilled)))
     captured_here = plan.feeds_hidden and _capture_hidden(forward_batch)
     forward_batch.soft_thinking = SoftBatch(plan, tuple(inputs), captured_here)
@@ -110,8 +111,11 @@ def _capture_hidden(forward_batch: Any) -> bool:
     return True
 
 
-def _plan(batch: Any, device: torch.device) -> BatchPlan | None:
-    """The batch's plan, made anew only when its request list is a new one."""
+def plan_of(batch: Any, device: torch.device) -> BatchPlan | None:
+    """The plan of a batch of the scheduler's, made anew only when its request list is a new one.
+
+    It follows from the requests alone: every stage of a pipeline makes the same.
+    """
     cached = getattr(batch, _PLAN, None)
     if cached is not None and cached[0] is batch.reqs:
         plan: BatchPlan | None = cached[1]

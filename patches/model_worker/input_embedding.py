@@ -27,6 +27,21 @@ def find_input_embedding(model: torch.nn.Module) -> Any:
     layer = _declared(model)
     if layer is None:
         layer = _largest_table(model)
+    _refuse_other_readers(model, layer)
+    return layer
+
+
+def refuse_readers_of_ids(model: torch.nn.Module) -> None:
+    """Check a later stage of a pipeline, which may hold the input embedding to unembed with it.
+
+    Raises:
+        UnsupportedModelError: a part of the stage reads token ids.
+    """
+    layer = _got(model)  # where there is none, what stands in its place
+    _refuse_other_readers(model, model if layer is None else layer)
+
+
+def _refuse_other_readers(model: torch.nn.Module, layer: torch.nn.Module) -> None:
     # the language model; towers for images and sound are outside
     path = next((name for name, module in model.named_modules() if module is layer), "")
     prefix = path.rpartition(".")[0]
@@ -42,11 +57,20 @@ def find_input_embedding(model: torch.nn.Module) -> Any:
                 f"soft-sglang does not support {type(model).__name__}: {name} "
                 f"({type(module).__name__}) reads token ids too, and a concept has none."
             )
-    return layer
 
 
 def _declared(model: torch.nn.Module) -> Any:
     """What the model's getter returns; None where it is absent, stale or embeds ids itself."""
+    layer = _got(model)
+    if layer is None:
+        return None
+    # a wrapper may hide its table from PyTorch: it is found by its size then
+    holds_table = any(_is_table(name, module) for name, module in layer.named_modules())
+    return layer if holds_table else None
+
+
+def _got(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The module that the model's getter returns."""
     getter = getattr(model, "get_input_embeddings", None)
     if getter is None:
         return None
@@ -54,11 +78,7 @@ def _declared(model: torch.nn.Module) -> Any:
         layer = getter()
     except (TypeError, AttributeError, NotImplementedError):
         return None
-    if not isinstance(layer, torch.nn.Module):
-        return None
-    # a wrapper may hide its table from PyTorch: it is found by its size then
-    holds_table = any(_is_table(name, module) for name, module in layer.named_modules())
-    return layer if holds_table else None
+    return layer if isinstance(layer, torch.nn.Module) else None
 
 
 def _largest_table(model: torch.nn.Module) -> Any:

@@ -11,6 +11,7 @@ from soft_sglang.kernels.thinking_step import warm_up
 from soft_sglang.patches.model_worker.eager import must_be_eager, without_graphs
 from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
 from soft_sglang.patches.model_worker.forward_batch import soft_batch_of
+from soft_sglang.patches.model_worker.input_embedding import refuse_readers_of_ids
 from soft_sglang.patches.model_worker.sampler import SamplingStep, SoftSampler
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
@@ -19,22 +20,37 @@ from soft_sglang.patches.versions import last_hidden_states
 
 
 class SoftRuntime:
-    """What a model runner owns for soft thinking."""
+    """What a model runner owns for soft thinking.
+
+    In a pipeline each stage has a table: the first one embeds from its own, the last one samples
+    into its own, from where the first one's is written.
+    """
 
     def __init__(self, model_runner: Any) -> None:
+        stage = model_runner.pp_group
         slots = model_runner.req_to_token_pool.req_to_token.shape[0]
         width = options_of(model_runner.server_args).max_topk
         self.table = ConceptTable(slots, width, model_runner.device)
         if _server_captures_hidden():
             config = model_runner.model_config  # graphs will hold what reads them
             self.table.hidden_rows(torch.zeros(1, config.hidden_size, dtype=config.dtype))
-        self.embedding = ConceptEmbedding(model_runner.model, self.table)
-        self.sampler = SoftSampler(model_runner.sampler)
+        self.embedding: ConceptEmbedding | None = None
+        """Of the first stage."""
+        if stage.is_first_rank:
+            self.embedding = ConceptEmbedding(model_runner.model, self.table)
+        else:
+            refuse_readers_of_ids(model_runner.model)
+        self.sampler: SoftSampler | None = None
+        """Of the last stage."""
+        if stage.is_last_rank:
+            self.sampler = SoftSampler(model_runner.sampler)
         if self.table.device.type == "cuda" and options_of(model_runner.server_args).required:
             # no request shall wait for the compiler; a server that is not for soft thinking
             # compiles when the first request asks for it
-            self.embedding.warm_up()
-            warm_up(self.table.rows, model_runner.model_config.vocab_size)
+            if self.embedding is not None:
+                self.embedding.warm_up()
+            if self.sampler is not None:
+                warm_up(self.table.rows, model_runner.model_config.vocab_size)
 
 
 @patch(
@@ -82,8 +98,10 @@ def announce_batch(
     soft = soft_batch_of(forward_batch)
     if soft is None:
         return original(self, forward_batch, *args, **kwargs)
+    embedding: ConceptEmbedding | None = self.soft_thinking.embedding
+    feeding = nullcontext() if embedding is None else embedding.feeding(soft.inputs)
     eager = without_graphs(self) if must_be_eager(self, forward_batch, soft) else nullcontext()
-    with self.soft_thinking.embedding.feeding(soft.inputs), eager:
+    with feeding, eager:
         return original(self, forward_batch, *args, **kwargs)
 
 
@@ -105,7 +123,7 @@ def sample_softly(
     step = SamplingStep(self.soft_thinking.table, soft.plan, forward_batch.req_pool_indices, hidden)
     with self.soft_thinking.sampler.taking(step):
         next_ids = original(self, logits_output, forward_batch)
-    step.report_to(logits_output)
+    step.report_to(logits_output, relayed=self.soft_thinking.embedding is None)
     return next_ids
 
 

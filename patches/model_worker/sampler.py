@@ -12,8 +12,9 @@ from soft_sglang.concept_sampler import BatchPlan, ConceptStep
 from soft_sglang.concept_table import AnswerSampling, ConceptTable
 from soft_sglang.kernels.sampling import Sampling
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler.step_output import DeviceOutput, GuidedOutput
+from soft_sglang.patches.scheduler.step_output import DeviceOutput, RelayedOutput
 from soft_sglang.patches.versions import widen_top_k
+from soft_sglang.relayed_step import pack
 from soft_sglang.row_parameters import TOP_K_OFF
 
 
@@ -96,21 +97,24 @@ class SamplingStep:
         self._step.rethink(ids)
         return ids
 
-    def report_to(self, logits_output: Any) -> None:
-        """Send the step's concepts to the scheduler with the batch's result."""
+    def report_to(self, logits_output: Any, *, relayed: bool) -> None:
+        """Send the step's concepts to the scheduler with the batch's result.
+
+        Args:
+            logits_output: of the batch.
+            relayed: another process embeds them.
+        """
         from sglang.srt.managers.auxiliary_output import append_auxiliary_output
 
-        assert self._step.output is not None
+        step = self._step
+        assert step.output is not None
+        report: DeviceOutput | RelayedOutput
+        if relayed:  # packed here: SGLang's event for whoever sends it comes before it asks for it
+            report = RelayedOutput(step.plan, pack(*step.written()))
+        else:
+            report = DeviceOutput.of(step.plan, step.output, step.guided)
         logits_output.auxiliary_device_output = append_auxiliary_output(
-            logits_output.auxiliary_device_output,
-            DeviceOutput(
-                self._step.plan.positions,
-                self._step.output,
-                tuple(
-                    GuidedOutput(plan.positions, result)
-                    for plan, result in zip(self._step.plan.guided, self._step.guided, strict=True)
-                ),
-            ),
+            logits_output.auxiliary_device_output, report
         )
 
 

@@ -1,16 +1,21 @@
 """A step's result on its way to the scheduler: an auxiliary output of SGLang's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from soft_sglang.concept_sampler import BatchPlan
 from soft_sglang.guided_step import GuidedResult
 from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.patches.scheduler.metrics import active_metrics, metrics_for
 from soft_sglang.patches.scheduler.request import trace_of
+from soft_sglang.relayed_step import unpack
 from soft_sglang.trace import PolicyMemory
+
+PP_PREFIX = "soft_thinking."
+"""Of the names of our tensors among those that SGLang sends with the sampled ids."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,15 @@ class DeviceOutput:
     output: StepResult
     guided: Sequence[GuidedOutput] = ()
 
+    @classmethod
+    def of(
+        cls, plan: BatchPlan, output: StepResult, guided: Sequence[GuidedResult]
+    ) -> "DeviceOutput":
+        """The output of a batch."""
+        pairs = zip(plan.guided, guided, strict=True)
+        outputs = tuple(GuidedOutput(group.positions, result) for group, result in pairs)
+        return cls(plan.positions, output, outputs)
+
     def copy_to_host(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> "HostOutput":
         """Start the copy."""
         return HostOutput(
@@ -57,6 +71,24 @@ class DeviceOutput:
             StepResult(*(copy_tensor(t) for t in self.output)),
             [guided.copied(copy_tensor) for guided in self.guided],
         )
+
+
+@dataclass(frozen=True)
+class RelayedOutput:
+    """The same packed, for schedulers in other processes; see ``soft_sglang.relayed_step``."""
+
+    plan: BatchPlan
+    tensors: Mapping[str, torch.Tensor]
+
+    def to_pp_tensors(self) -> Mapping[str, torch.Tensor]:
+        """What SGLang sends with the sampled ids to the other stages of a pipeline."""
+        return {PP_PREFIX + name: tensor for name, tensor in self.tensors.items()}
+
+    def copy_to_host(self, copy_tensor: Callable[[torch.Tensor], torch.Tensor]) -> "HostOutput":
+        """Start the copy."""
+        copied = {name: copy_tensor(tensor) for name, tensor in self.tensors.items()}
+        output = DeviceOutput.of(self.plan, *unpack(copied))
+        return HostOutput(output.positions, output.output, output.guided)
 
 
 @dataclass(frozen=True)
