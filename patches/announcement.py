@@ -9,13 +9,30 @@ UNSUPPORTED = "soft_thinking_unsupported"
 """Key of the reason why the model cannot think softly, or None."""
 POLICIES = "soft_thinking_policies"
 """Key of the names of the policies that the scheduler's process knows."""
+WIDTH = "soft_thinking_max_topk"
+"""Key of the server's ``--max-topk``, as the process was told."""
 
 
-def announcement(unsupported: str | None, policies: Sequence[str]) -> dict[str, Any]:
+def announcement(unsupported: str | None, policies: Sequence[str], width: int) -> dict[str, Any]:
     """What a scheduler process announces."""
     from soft_sglang import __version__
 
-    return {HANDSHAKE: __version__, UNSUPPORTED: unsupported, POLICIES: list(policies)}
+    return {
+        HANDSHAKE: __version__,
+        UNSUPPORTED: unsupported,
+        POLICIES: list(policies),
+        WIDTH: width,
+    }
+
+
+def combined(announcements: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the processes of one model announce together: the first problem that one has."""
+    first = next((one for one in announcements if problem_of(one)), announcements[0])
+    together = {**first, POLICIES: sorted(common_policies(announcements))}
+    widths = {announced.get(WIDTH) for announced in announcements}
+    if problem_of(first) is None and len(widths) > 1:
+        together[UNSUPPORTED] = "the nodes were started with different values of --max-topk"
+    return together
 
 
 def common_policies(announcements: Sequence[dict[str, Any]]) -> frozenset[str]:

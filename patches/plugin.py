@@ -33,6 +33,7 @@ def _modules() -> list[ModuleType]:
         request,
         scheduler,
         stops,
+        world,
     )
 
     return [
@@ -51,6 +52,7 @@ def _modules() -> list[ModuleType]:
         pipeline,
         output_streamer,
         prefix_cache,
+        world,
         scheduler,
         metrics,
         detokenizer,

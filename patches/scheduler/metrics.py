@@ -31,11 +31,17 @@ def metrics_for(req: Any) -> ThinkingMetrics | None:
     "observability.metrics_collector.SchedulerMetricsCollector.init_new",
     When.AFTER,
     why="Operators want to see soft thinking where they see everything else.",
-    how="Creates the metrics with the collector's labels, in the processes that SGLang counts in.",
+    how=(
+        "Creates the metrics with the collector's labels, in the processes that SGLang counts in; "
+        "of a pipeline's stages, all of which see every step, in the first."
+    ),
     upstream="Not applicable.",
 )
-def create_metrics(context: Any, _cls: type, **_kwargs: Any) -> None:
+def create_metrics(context: Any, _cls: type, *, server_args: Any, **_kwargs: Any) -> None:
     """Create the metrics of this process."""
     global _active
-    if context.current_scheduler_metrics_enabled:
-        _active = ThinkingMetrics(context.collector.labels)
+    if not context.current_scheduler_metrics_enabled:
+        return
+    labels = context.collector.labels
+    if labels["pp_rank"] == 0 or server_args.enable_metrics_for_all_schedulers:
+        _active = ThinkingMetrics(labels)

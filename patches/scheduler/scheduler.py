@@ -4,23 +4,43 @@ import json
 from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
-from soft_sglang.patches.announcement import UNSUPPORTED, announcement
+from soft_sglang.patches.announcement import UNSUPPORTED, announcement, combined, problem_of
+from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.output_streamer import final_report
 from soft_sglang.patches.scheduler.request import reporter_of
+from soft_sglang.patches.scheduler.world import announcements_of_all
 from soft_sglang.policies.registry import registered
+
+_ATTRIBUTE = "soft_thinking_announcement"
+"""Of a scheduler: what the processes of its model announce together."""
 
 
 @patch(
     "managers.scheduler.Scheduler.get_init_info",
     When.AFTER,
     why="A scheduler process in which the plugin was not loaded would quietly decode normally.",
-    how="Adds the version to the start message; the parent checks it.",
+    how=(
+        "Adds the version to the start message, and what the processes of other nodes and stages "
+        "announce; the parent checks it. A node without a front end stops by itself."
+    ),
     upstream="SGLang only logs a plugin's failure.",
 )
 def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
-    """Announce the plugin to the parent process."""
-    return {**info, **_announcement(self)}
+    """Announce the plugin to the parent process.
+
+    Raises:
+        RuntimeError: on a node without a front end, if soft thinking would not work.
+    """
+    model_runner, options = self.tp_worker.model_runner, options_of(self.server_args)
+    reason = getattr(model_runner, UNSUPPORTED, None)
+    own = announcement(reason, [policy.name for policy in registered()], options.max_topk)
+    together = combined(announcements_of_all(own))
+    setattr(self, _ATTRIBUTE, together)
+    problem = problem_of(together)
+    if problem is not None and options.required and self.server_args.node_rank > 0:
+        raise RuntimeError(f"soft-sglang: {problem}.")
+    return {**info, **together}
 
 
 @patch(
@@ -32,12 +52,7 @@ def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
 )
 def announce_on_request(output: Any, self: Any, *_args: Any) -> None:
     """Announce the plugin to whoever asks for the internal state."""
-    output.internal_state.update(_announcement(self))
-
-
-def _announcement(scheduler: Any) -> dict[str, Any]:
-    reason = getattr(scheduler.tp_worker.model_runner, UNSUPPORTED, None)
-    return announcement(reason, [policy.name for policy in registered()])
+    output.internal_state.update(getattr(self, _ATTRIBUTE))
 
 
 @patch(
