@@ -22,7 +22,8 @@ _ATTRIBUTE = "soft_thinking_announcement"
     why="A scheduler process in which the plugin was not loaded would quietly decode normally.",
     how=(
         "Adds the version to the start message, and what the processes of other nodes and stages "
-        "announce; the parent checks it. A node without a front end stops by itself."
+        "announce; the parent checks it. A process that is to think softly stops by itself, too: "
+        "the parent on another node than the first has no front end that would."
     ),
     upstream="SGLang only logs a plugin's failure.",
 )
@@ -30,7 +31,7 @@ def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
     """Announce the plugin to the parent process.
 
     Raises:
-        RuntimeError: on a node without a front end, if soft thinking would not work.
+        RuntimeError: soft thinking would not work, and the server was started for it.
     """
     model_runner, options = self.tp_worker.model_runner, options_of(self.server_args)
     reason = getattr(model_runner, UNSUPPORTED, None)
@@ -38,7 +39,7 @@ def announce(info: dict[str, Any], self: Any) -> dict[str, Any]:
     together = combined(announcements_of_all(own))
     setattr(self, _ATTRIBUTE, together)
     problem = problem_of(together)
-    if problem is not None and options.required and self.server_args.node_rank > 0:
+    if problem is not None and options.required:
         raise RuntimeError(f"soft-sglang: {problem}.")
     return {**info, **together}
 

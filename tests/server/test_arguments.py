@@ -49,7 +49,6 @@ if Version("0.5.22") <= VERSION:
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
     "--disaggregation-mode": ["--disaggregation-mode", "prefill"],
-    "--pp-size": ["--pipeline-parallel-size", "2"],
     "--enable-dp-attention": ["--enable-dp-attention", "--tp", "2", "--dp", "2"],
     "--tokenizer-worker-num": ["--tokenizer-worker-num", "2"],
     "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
