@@ -1,20 +1,25 @@
 """Loading the plugin: the supported SGLang, and every patch active or no start."""
 
 import asyncio
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from sglang.srt.server_args import ServerArgs
+from torch.distributed import HashStore
 
 import soft_sglang
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches import plugin
-from soft_sglang.patches.announcement import learn_support
+from soft_sglang.patches.announcement import announcement, combined, learn_support, problem_of
 from soft_sglang.patches.front_end.engine import check_schedulers
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.scheduler import world
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,3 +161,56 @@ def _start(announcements, dp_size=1):
     server_args = ServerArgs(model_path=MODEL_PATH, device="cpu", dp_size=dp_size)
     check_schedulers(launched, object, server_args)
     return manager
+
+
+GOOD = announcement(None, ["a", "b"], 32)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (GOOD, None),
+        ({}, r"runs without the plugin \(not loaded instead of"),
+        ({**GOOD, "soft_thinking": "0.0.1"}, r"0\.0\.1 instead of"),
+        (announcement("no table", ["a"], 32), "no table"),
+        (announcement(None, ["a"], 16), "different values of --max-topk"),
+    ],
+)
+def test_processes_announce_the_first_problem_of_one(other, said):
+    for pair in ([GOOD, other], [other, GOOD]):
+        problem = problem_of(combined(pair))
+        assert problem is None if said is None else re.search(said, problem)
+
+
+def test_processes_announce_the_policies_that_all_know():
+    together = combined([GOOD, announcement(None, ["b", "c"], 32)])
+    assert together["soft_thinking_policies"] == ["b"]
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Three processes of a model, here threads, and whether each of them has the plugin."""
+    store, ranks = HashStore(), threading.local()
+    monkeypatch.setattr(world, "_world", lambda: (store, ranks.own, 3))
+
+    def run(rank):
+        ranks.own = rank
+        return world.announcements_of_all({**GOOD, "rank": rank})
+
+    def together(with_plugin):
+        for ranks.own in with_plugin:
+            world.leave_sign(None)
+        with ThreadPoolExecutor(3) as threads:
+            return list(threads.map(run, with_plugin))
+
+    return together
+
+
+def test_every_process_learns_what_all_announce(processes):
+    expected = [{**GOOD, "rank": rank} for rank in range(3)]
+    assert processes([0, 1, 2]) == [expected] * 3
+
+
+def test_nobody_waits_for_a_process_without_the_plugin(processes):
+    for announced in processes([0, 2]):
+        assert "not loaded by rank 1 of 3 instead of" in problem_of(combined(announced))
