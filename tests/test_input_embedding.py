@@ -19,12 +19,14 @@ from sglang.srt.models.gpt2 import GPT2LMHeadModel
 from sglang.srt.models.llama import LlamaForCausalLM
 from sglang.srt.models.opt import OPTForCausalLM
 from sglang.srt.models.phi import PhiForCausalLM
+from sglang.srt.models.qwen2 import Qwen2ForCausalLM
 from sglang.srt.runtime_context import get_context, get_parallel
 from transformers import AutoConfig
 
 from soft_sglang.patches.model_worker.input_embedding import (
     UnsupportedModelError,
     find_input_embedding,
+    refuse_readers_of_ids,
 )
 
 GEMMA = {"head_dim": 16, "layer_types": ["sliding_attention", "full_attention"]}
@@ -207,3 +209,33 @@ def test_tables_outside_the_language_model_do_not_matter():
     model["language_model"]["extra"] = torch.nn.Embedding(64, 8)
     with pytest.raises(UnsupportedModelError, match=r"language_model\.extra \(Embedding\)"):
         find_input_embedding(model)
+
+
+@pytest.fixture
+def last_stage():
+    """The models that are built here are a stage of a pipeline that is not the first one."""
+    group = SimpleNamespace(  # of one, so that all of the layers are there
+        world_size=1, rank=0, rank_in_group=0, is_first_rank=False, is_last_rank=True
+    )
+    with get_parallel().override(pp_group=group):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("model_class", "model_type"), [(LlamaForCausalLM, "llama"), (Qwen2ForCausalLM, "qwen2")]
+)
+@pytest.mark.parametrize("part", ["table", "hashing"])
+def test_a_later_stage_reads_no_token_ids(last_stage, model_class, model_type, part):
+    model = built(model_class, model_type)
+    assert not list(model.model.embed_tokens.parameters())
+    refuse_readers_of_ids(model)
+    model.model.embed_tokens = table()  # to unembed with
+    refuse_readers_of_ids(model)
+    if part == "table":
+        extra = table()
+    else:
+        extra = EngramHasher.__new__(EngramHasher)  # its tables need a GPU
+        torch.nn.Module.__init__(extra)
+    model.model.layers[1].extra = extra
+    with pytest.raises(UnsupportedModelError, match=r"model\.layers\.1\.extra"):
+        refuse_readers_of_ids(model)
