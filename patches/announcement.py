@@ -1,6 +1,7 @@
 """What every scheduler process announces of the plugin, and what the front end makes of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 HANDSHAKE = "soft_thinking"
@@ -52,12 +53,40 @@ def problem_of(announced: dict[str, Any]) -> str | None:
     return reason
 
 
-async def learn_support(manager: Any) -> None:
-    """Ask the schedulers why they cannot serve soft requests, if that is not known yet."""
-    if getattr(manager, "soft_thinking_ask_schedulers", False):
+@dataclass(frozen=True)
+class Support:
+    """What the front end knows of its schedulers; ServerArgs carry it to its workers."""
+
+    unsupported: str | None = None
+    """Why soft requests cannot be served, None if they can."""
+    policies: frozenset[str] = frozenset()
+    """Names of the policies that every scheduler knows."""
+    ask_schedulers: bool = False
+    """A controller did not hand the start messages on: the first request asks."""
+
+
+_ATTRIBUTE = "_soft_thinking_support"
+"""As for the options: underscore attributes of ServerArgs survive the pickling."""
+
+
+def support_of(server_args: Any) -> Support:
+    """What is known of a server's schedulers."""
+    support: Support = getattr(server_args, _ATTRIBUTE, None) or Support()
+    return support
+
+
+def attach_support(server_args: Any, support: Support) -> None:
+    """Note what is known of a server's schedulers."""
+    setattr(server_args, _ATTRIBUTE, support)
+
+
+async def learn_support(manager: Any) -> Support:
+    """What is known of a tokenizer manager's schedulers; asks them, once, where nothing is."""
+    support = support_of(manager.server_args)
+    if support.ask_schedulers:
         states = await manager.get_internal_state()
         problems = filter(None, map(problem_of, states))
-        manager.soft_thinking_policies = common_policies(states)
-        reason = manager.soft_thinking_unsupported or next(problems, None)
-        manager.soft_thinking_unsupported = reason
-        manager.soft_thinking_ask_schedulers = False
+        reason = support.unsupported or next(problems, None)
+        support = Support(reason, common_policies(states))
+        attach_support(manager.server_args, support)
+    return support

@@ -17,8 +17,10 @@ def _modules() -> list[ModuleType]:
         server_args,
         tokenizer_answers,
         tokenizer_requests,
+        tokenizer_worker,
     )
     from soft_sglang.patches.model_worker import (
+        eager,
         embedding,
         forward_batch,
         model_runner,
@@ -46,6 +48,7 @@ def _modules() -> list[ModuleType]:
         stops,
         grammar,
         forward_batch,
+        eager,
         model_runner,
         embedding,
         sampler,
@@ -57,6 +60,7 @@ def _modules() -> list[ModuleType]:
         metrics,
         detokenizer,
         engine,
+        tokenizer_worker,
         http_server,
     ]
 

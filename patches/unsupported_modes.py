@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from soft_sglang.patches.versions import attention_is_data_parallel, later_modes
+from soft_sglang.patches.versions import later_modes
 
 
 def unsupported_mode(server_args: Any) -> str | None:
@@ -20,8 +20,6 @@ def unsupported_mode(server_args: Any) -> str | None:
         "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
         "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
         "--enable-two-batch-overlap": view.enable_two_batch_overlap,
-        "DP attention (--enable-dp-attention)": attention_is_data_parallel(view),
-        "--tokenizer-worker-num above 1": view.tokenizer_worker_num > 1,
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),

@@ -7,6 +7,7 @@ import tiny_models
 
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import FLAT_NAMES, WIRE_KEY, SoftThinkingParams, request_fields
+from soft_sglang.patches.announcement import Support, attach_support
 from soft_sglang.patches.front_end.asking import asking
 from soft_sglang.patches.front_end.tokenizer_requests import resolve_request, vocabulary_of
 from soft_sglang.patches.options import attach_options
@@ -140,7 +141,7 @@ def test_a_think_end_beyond_the_models_vocabulary_is_refused():
 
 def test_what_the_model_cannot_do_is_refused_only_if_asked():
     manager = _manager()
-    manager.soft_thinking_unsupported = "this server runs with speculative decoding"
+    attach_support(manager.server_args, Support("this server runs with speculative decoding"))
     assert _resolved({"top_k": 3}, manager) == {"top_k": 3}
     with pytest.raises(ValueError, match="not available: this server runs with speculative"):
         _resolved({"soft_thinking": True}, manager)
@@ -241,7 +242,7 @@ AFTER = {"after_thinking_temperature": 0.25, "after_thinking_top_k": 5}
 )
 def test_a_request_that_never_thinks_is_sampled_as_its_answer(soft, prompt, temperature, top_k):
     manager = _manager()
-    manager.soft_thinking_policies = {"mixture_of_inputs"}
+    attach_support(manager.server_args, Support(policies=frozenset({"mixture_of_inputs"})))
     sampling = _resolved({**OWN, "soft_thinking": soft}, manager, prompt)
     del sampling["custom_params"]
     assert sampling == {**OWN, "temperature": temperature, "top_k": top_k}

@@ -1,18 +1,18 @@
 """Engine: checks that every scheduler process runs with the patches."""
 
-import logging
 from typing import Any
 
-from soft_sglang.markers import read_markers
-from soft_sglang.options import DEFAULT_THINK_START
-from soft_sglang.patches.announcement import HANDSHAKE, common_policies, problem_of
-from soft_sglang.patches.front_end.tokenizer_requests import vocabulary_of
-from soft_sglang.patches.options import options_of
+from soft_sglang.patches.announcement import (
+    HANDSHAKE,
+    Support,
+    attach_support,
+    common_policies,
+    problem_of,
+)
+from soft_sglang.patches.front_end.default_markers import check_default_markers
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.unsupported_modes import unsupported_mode
 from soft_sglang.patches.versions import attention_is_data_parallel
-
-logger = logging.getLogger(__name__)
 
 
 @patch(
@@ -33,34 +33,15 @@ def check_schedulers(result: tuple[Any, ...], _cls: type, server_args: Any, **kw
     for info in scheduler_infos:
         if info.get(HANDSHAKE) != __version__:
             raise SystemExit(f"soft-sglang: {problem_of(info)}.")
-    if tokenizer_manager is not None:
-        mode = unsupported_mode(server_args)
-        problems = [
-            f"this server runs with {mode}" if mode else None,
-            *map(problem_of, scheduler_infos),
-        ]
-        tokenizer_manager.soft_thinking_unsupported = next(filter(None, problems), None)
-        tokenizer_manager.soft_thinking_ask_schedulers = ask_later
-        tokenizer_manager.soft_thinking_policies = common_policies(scheduler_infos)
-        options = options_of(server_args)
-        if options.enable_soft_thinking:
-            try:
-                markers = read_markers(
-                    vocabulary_of(tokenizer_manager),
-                    options.think_start_str,
-                    options.think_end_str,
-                    cold_stop_str=None,
-                    needs_start=options.think_start_str != DEFAULT_THINK_START,
-                )
-            except ValueError as error:
-                raise SystemExit(f"soft-sglang: {error}") from None
-            if len(markers.think_end) > 1:
-                logger.warning(
-                    "soft-sglang: %r is %d tokens of this model; if its thoughts end otherwise, "
-                    "say so with --think-end-str, or they will not be seen to end.",
-                    options.think_end_str,
-                    len(markers.think_end),
-                )
+    mode = unsupported_mode(server_args)
+    problems = [
+        f"this server runs with {mode}" if mode else None,
+        *map(problem_of, scheduler_infos),
+    ]
+    reason = next(filter(None, problems), None)
+    attach_support(server_args, Support(reason, common_policies(scheduler_infos), ask_later))
+    if hasattr(tokenizer_manager, "tokenizer"):  # not on another node, nor with several workers
+        check_default_markers(tokenizer_manager)
 
 
 def _has_controller(server_args: Any) -> bool:

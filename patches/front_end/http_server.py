@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from starlette.middleware import Middleware
-
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, request_schema
 from soft_sglang.patches.announcement import learn_support
 from soft_sglang.patches.front_end.middleware import FieldMiddleware
@@ -14,39 +12,35 @@ INFO_ROUTE = "/soft_thinking_info"
 
 
 @patch(
-    "entrypoints.http_server._setup_and_run_http_server",
-    When.BEFORE,
+    "entrypoints.http_server.set_global_state",
+    When.AFTER,
     why=(
         "Routes other than chat and completions drop the field and have no place for its answer; "
         "and a client cannot know a server's limits and defaults."
     ),
     how=(
-        "Adds a middleware, inside of all others, and a route to the application; SGLang's API key "
-        "guards it like every other."
+        "Puts a middleware inside of all others, and adds a route, in every process that serves "
+        "the application; SGLang's API key guards it like every other."
     ),
     upstream="A plugin hook for the application would replace it.",
 )
-def extend_server(server_args: Any, tokenizer_manager: Any, *args: Any, **kwargs: Any) -> None:
-    """Extend SGLang's application."""
+def extend_application(_result: None, global_state: Any) -> None:
+    """Let every route that generates take the field; add ``GET /soft_thinking_info``."""
     from sglang.srt.entrypoints.http_server import app
 
-    extend(app, server_args, tokenizer_manager)
-
-
-def extend(app: Any, server_args: Any, tokenizer_manager: Any) -> None:
-    """Add the middleware and ``GET /soft_thinking_info`` to an application that has not started."""
-    # the last one is the innermost: it sees bodies decompressed, and of clients with the API key
-    app.user_middleware.append(Middleware(FieldMiddleware, options=options_of(server_args)))
+    manager = global_state.tokenizer_manager
+    options = options_of(manager.server_args)
+    # around the router: in a tokenizer worker the application's own middlewares are built already
+    app.router.middleware_stack = FieldMiddleware(app.router.middleware_stack, options)
 
     async def soft_thinking_info() -> dict[str, Any]:
         from soft_sglang import __version__
 
-        await learn_support(tokenizer_manager)
-        options = options_of(server_args)
+        support = await learn_support(manager)
         return {
             "version": __version__,
             "enabled_by_default": options.enable_soft_thinking,
-            "unsupported": getattr(tokenizer_manager, "soft_thinking_unsupported", None),
+            "unsupported": support.unsupported,
             "schema": request_schema(options),
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 from soft_sglang.carriers import agreed
 from soft_sglang.markers import Vocabulary
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
+from soft_sglang.patches.announcement import support_of
 from soft_sglang.patches.front_end.asking import asked_field
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
@@ -79,11 +80,11 @@ def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
         return
     if custom is not None and not isinstance(custom, dict):
         raise ValueError(f"custom_params must be an object, got {type(custom).__name__}.")
-    reason = getattr(self, "soft_thinking_unsupported", None)
-    if reason is not None:
-        raise ValueError(f"{REQUEST_KEY} is not available: {reason}.")
+    support = support_of(self.server_args)
+    if support.unsupported is not None:
+        raise ValueError(f"{REQUEST_KEY} is not available: {support.unsupported}.")
     _refuse_unsupported(obj, sampling)
-    if soft.policy is not None and soft.policy.name not in self.soft_thinking_policies:
+    if soft.policy is not None and soft.policy.name not in support.policies:
         raise ValueError(
             f"{REQUEST_KEY}.policy {soft.policy.name!r} is not known to the server's schedulers; "
             f"name its module in {MODULES_VARIABLE} before the start."

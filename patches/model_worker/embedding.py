@@ -71,12 +71,12 @@ class ConceptEmbedding:
         ) -> Any:
             # on a CPU a step is compiled instead of captured
             in_graph = get_is_capture_mode() or torch.compiler.is_compiling()
-            soft = in_graph or bool(self._inputs)
-            if not (soft and forward_batch.forward_mode.is_decode()):
+            decodes = any(inputs.index is None for inputs in self._inputs)
+            if not (decodes or (in_graph and forward_batch.forward_mode.is_decode())):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
             # its own slots: SGLang may have padded the batch since its inputs were attached
-            every_row = ConceptInputs(index=None, slots=forward_batch.req_pool_indices)
-            with self.feeding((every_row,)):
+            rows = _first_rows(input_ids, forward_batch.req_pool_indices)
+            with self.feeding((rows,)):
                 return forward(input_ids, positions, forward_batch, *args, **kwargs)
 
         model.forward = feed_decode
@@ -154,6 +154,17 @@ class ConceptEmbedding:
         from sglang.srt.runtime_context import get_parallel
 
         return use_symmetric_memory(get_parallel().tp_group, disabled=not is_allocation_symmetric())
+
+
+def _first_rows(input_ids: torch.Tensor, slots: torch.Tensor) -> ConceptInputs:
+    """The inputs of a decode batch, from the table.
+
+    Where ranks attend apart and another one prefills, a decode batch may be padded to its length:
+    the tokens, but not the slots, of which there is one a request.
+    """
+    count = slots.shape[0]
+    index = None if count == input_ids.shape[0] else torch.arange(count, device=slots.device)
+    return ConceptInputs(index, slots)
 
 
 @patch(

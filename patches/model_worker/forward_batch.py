@@ -12,7 +12,7 @@ from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler.request import effective_top_k, trace_of
 from soft_sglang.patches.versions import extend_end
 from soft_sglang.row_parameters import RowParameters
-from soft_sglang.trace import Concept
+from soft_sglang.trace import Concept, RequestTrace
 
 _PLAN = "soft_thinking_plan"
 """Attribute of a ScheduleBatch: its request list and the plan made for it."""
@@ -123,6 +123,14 @@ def plan_of(batch: Any, device: torch.device) -> BatchPlan | None:
     plan = plan_batch([_parameters(req) for req in batch.reqs], device)
     setattr(batch, _PLAN, (batch.reqs, plan))
     return plan
+
+
+def traces_in(batch: Any) -> list[RequestTrace]:
+    """The traces of a ScheduleBatch's requests that may think."""
+    cached = getattr(batch, _PLAN, None)
+    if cached is not None and cached[0] is batch.reqs and cached[1] is None:
+        return []
+    return [trace for trace in map(trace_of, batch.reqs) if trace is not None]
 
 
 def _parameters(req: Any) -> RowParameters:

@@ -8,7 +8,11 @@ import torch
 
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.thinking_step import warm_up
-from soft_sglang.patches.model_worker.eager import must_be_eager, without_graphs
+from soft_sglang.patches.model_worker.eager import (
+    must_be_eager,
+    server_captures_hidden,
+    without_graphs,
+)
 from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
 from soft_sglang.patches.model_worker.forward_batch import soft_batch_of
 from soft_sglang.patches.model_worker.input_embedding import refuse_readers_of_ids
@@ -31,7 +35,7 @@ class SoftRuntime:
         slots = model_runner.req_to_token_pool.req_to_token.shape[0]
         width = options_of(model_runner.server_args).max_topk
         self.table = ConceptTable(slots, width, model_runner.device)
-        if _server_captures_hidden():
+        if server_captures_hidden():
             config = model_runner.model_config  # graphs will hold what reads them
             self.table.hidden_rows(torch.zeros(1, config.hidden_size, dtype=config.dtype))
         self.embedding: ConceptEmbedding | None = None
@@ -125,13 +129,6 @@ def sample_softly(
         next_ids = original(self, logits_output, forward_batch)
     step.report_to(logits_output, relayed=self.soft_thinking.embedding is None)
     return next_ids
-
-
-def _server_captures_hidden() -> bool:
-    from sglang.srt.model_executor.forward_batch_info import get_server_return_hidden_states_mode
-
-    captures: bool = get_server_return_hidden_states_mode().need_capture()
-    return captures
 
 
 def _last_hidden(logits_output: Any, forward_batch: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ import pytest
 import varied_requests
 
 import soft_sglang
+from soft_sglang.patches.announcement import support_of
 
 TWO_RANKS = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
 """Environment for two ranks on two cores."""
@@ -22,6 +23,6 @@ def test_data_parallel_ranks_give_what_one_gives(plain_outputs, house, tiny_mode
     assert {output["meta_info"]["dp_rank"] for output in outputs} == {0, 1}
     # no start message of a scheduler arrives here, so they were asked
     manager = engine.tokenizer_manager
-    assert not manager.soft_thinking_ask_schedulers
+    assert not support_of(manager.server_args).ask_schedulers
     states = engine.loop.run_until_complete(manager.get_internal_state())
     assert [state["soft_thinking"] for state in states] == [soft_sglang.__version__] * 2

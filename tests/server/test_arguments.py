@@ -43,14 +43,17 @@ LATER = {
     ]
     if Version(since) <= VERSION
 }
+
+SUPPORTED = {
+    "--enable-dp-attention": ["--enable-dp-attention", "--tp", "2", "--dp", "2"],
+    "--tokenizer-worker-num": ["--tokenizer-worker-num", "2"],
+}
 if Version("0.5.22") <= VERSION:
-    LATER["DP attention"] = ["--attn-dp-size", "2", "--tp", "2"]
+    SUPPORTED["--attn-dp-size"] = ["--attn-dp-size", "2", "--tp", "2"]
 
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
     "--disaggregation-mode": ["--disaggregation-mode", "prefill"],
-    "--enable-dp-attention": ["--enable-dp-attention", "--tp", "2", "--dp", "2"],
-    "--tokenizer-worker-num": ["--tokenizer-worker-num", "2"],
     "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
     "--enable-pdmux": ["--enable-pdmux"],
     "--smg-grpc-mode": ["--grpc-mode"],
@@ -125,6 +128,13 @@ def test_unsupported_mode_is_refused_only_where_soft_thinking_is_wanted(flag, pa
     attach_options(arguments, replace(options_of(arguments), required=True))
     with pytest.raises(ValueError, match=flag):
         refuse_unsupported(None, arguments)
+
+
+@pytest.mark.parametrize("flag", SUPPORTED)
+def test_supported_mode(flag, parsed):
+    from soft_sglang.patches.unsupported_modes import unsupported_mode
+
+    assert unsupported_mode(parsed(SUPPORTED[flag])) is None
 
 
 @pytest.mark.parametrize("flags", [[], ["--enable-soft-thinking", "--max-topk", "7"]], ids=str)

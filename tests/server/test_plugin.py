@@ -16,7 +16,13 @@ import soft_sglang
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
 from soft_sglang.patches import plugin
-from soft_sglang.patches.announcement import announcement, combined, learn_support, problem_of
+from soft_sglang.patches.announcement import (
+    announcement,
+    combined,
+    learn_support,
+    problem_of,
+    support_of,
+)
 from soft_sglang.patches.front_end.engine import check_schedulers
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler import world
@@ -130,7 +136,7 @@ def test_a_scheduler_without_the_plugin_stops_the_start(announced, said):
 
 def test_the_reason_of_a_scheduler_reaches_the_requests():
     announced = {"soft_thinking": soft_sglang.__version__, "soft_thinking_unsupported": "no table"}
-    assert _start([announced]).soft_thinking_unsupported == "no table"
+    assert support_of(_start([announced]).server_args).unsupported == "no table"
 
 
 @pytest.mark.parametrize(
@@ -149,16 +155,16 @@ def test_with_data_parallelism_the_schedulers_are_asked(announced, said):
         return [good, bad]
 
     manager.get_internal_state = get_internal_state
-    assert manager.soft_thinking_unsupported is None
+    assert support_of(manager.server_args).unsupported is None
     asyncio.run(learn_support(manager))
-    assert manager.soft_thinking_unsupported.startswith(said)
+    assert support_of(manager.server_args).unsupported.startswith(said)
 
 
 def _start(announcements, dp_size=1):
     """The tokenizer manager after a start with these announcements of the schedulers."""
-    manager = SimpleNamespace()
-    launched = (manager, None, None, SimpleNamespace(scheduler_infos=announcements))
     server_args = ServerArgs(model_path=MODEL_PATH, device="cpu", dp_size=dp_size)
+    manager = SimpleNamespace(server_args=server_args)
+    launched = (manager, None, None, SimpleNamespace(scheduler_infos=announcements))
     check_schedulers(launched, object, server_args)
     return manager
 
