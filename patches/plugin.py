@@ -28,9 +28,12 @@ def _modules() -> list[ModuleType]:
         sampler,
     )
     from soft_sglang.patches.scheduler import (
+        decode_server,
         grammar,
+        handoff,
         metrics,
         output_streamer,
+        prefill_server,
         prefix_cache,
         request,
         scheduler,
@@ -55,6 +58,9 @@ def _modules() -> list[ModuleType]:
         pipeline,
         output_streamer,
         prefix_cache,
+        handoff,
+        prefill_server,
+        decode_server,
         world,
         scheduler,
         metrics,

@@ -14,15 +14,14 @@ def unsupported_mode(server_args: Any) -> str | None:
     modes = {
         "speculative decoding (--speculative-algorithm)": view.speculative_algorithm is not None,
         "diffusion language models (--dllm-algorithm)": view.dllm_algorithm is not None,
-        "PD disaggregation (--disaggregation-mode)": (
-            view.disaggregation_mode not in (None, "null")
-        ),
         "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
         "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,
         "--enable-two-batch-overlap": view.enable_two_batch_overlap,
+        # stores a request's key-value pairs under the ids of its output
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),
+        "--enable-pd-role-switch": view.enable_pd_role_switch,
         # a prefill is embedded in parts there, and the announced positions are those of the whole
         "--enable-adaptive-dispatch-to-encoder": view.enable_adaptive_dispatch_to_encoder,
         # requests of types that have no place for the field, straight to the schedulers

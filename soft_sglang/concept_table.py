@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from soft_sglang.concept import Concept, mixtures_of
 from soft_sglang.kernels.concept_step import NOISE_DIRICHLET, NOISE_GUMBEL, NOISE_NONE
 from soft_sglang.kernels.table_rows import (
     FORCED_LIMIT,
@@ -34,7 +35,7 @@ class AnswerSampling(NamedTuple):
 
 
 class RowStart(NamedTuple):
-    """What a row holds when its request's prefill ends."""
+    """What a row holds when its request's prefill ends, here or elsewhere."""
 
     slot: int
     """Request slot, the row's index."""
@@ -47,6 +48,8 @@ class RowStart(NamedTuple):
     """Number of tokens the request has emitted."""
     policy_state: Sequence[float] = ()
     """What its policy remembers."""
+    concept: Concept | None = None
+    """The next input; None: the emitted token, or what a prefill is about to compute."""
 
 
 class GuidedRows(NamedTuple):
@@ -67,8 +70,9 @@ class ConceptTable:
     """One row per request slot, at a fixed address, so that a captured graph can read it.
 
     Row 0 is the padding row and stays discrete. Rows are started by the forward of a prefill's last
-    chunk, changed by the sampler, and read by the embedding and the sampler; everything happens on
-    the forward stream, in order.
+    chunk, or by the first decode step of a request that was prefilled elsewhere, changed by the
+    sampler, and read by the embedding and the sampler; everything happens on the forward stream, in
+    order.
 
     The next input and the state are written at the start and by the sampler, the parameters at the
     start only.
@@ -109,7 +113,7 @@ class ConceptTable:
         return self.hidden
 
     def start(self, starts: Sequence[RowStart]) -> None:
-        """Start the rows of requests whose prefill is about to run.
+        """Start the rows of requests whose prefill, or first decode step, is about to run.
 
         Discrete requests cost nothing unless their slot was a soft request's before.
         """
@@ -141,6 +145,7 @@ class ConceptTable:
         rows.forced_ids.index_copy_(0, slots, forced_ids)
         self.guided.fed_hidden.index_fill_(0, slots, False)
         self._start_guided([s for s in starts if _policy_of(s) is not None])
+        self._start_inputs([(s.slot, s.concept) for s in starts if s.concept is not None])
 
     def _start_guided(self, starts: Sequence[RowStart]) -> None:
         if not starts:
@@ -161,6 +166,18 @@ class ConceptTable:
         guided.answering.index_copy_(0, slots, columns[:, 1] > 0)
         guided.parameters.index_copy_(0, slots, columns[:, 2 : 2 + MAX_PARAMETERS])
         guided.state.index_copy_(0, slots, columns[:, 2 + MAX_PARAMETERS :])
+
+    def _start_inputs(self, inputs: Sequence[tuple[int, Concept]]) -> None:
+        """Write the next inputs of slots."""
+        if not inputs:
+            return
+        slots = self._upload([[slot] for slot, _ in inputs], torch.int64)[:, 0]
+        mixtures = mixtures_of([concept for _, concept in inputs], self.width).to(self.device)
+        self.rows.ids.index_copy_(0, slots, mixtures.ids)
+        self.rows.weights.index_copy_(0, slots, mixtures.weights)
+        if mixtures.hidden is not None and mixtures.fed_hidden is not None:
+            self.guided.fed_hidden.index_copy_(0, slots, mixtures.fed_hidden)
+            self.hidden_rows(mixtures.hidden).index_copy_(0, slots, mixtures.hidden)
 
     def _upload(self, rows: list[list[float]], dtype: torch.dtype) -> torch.Tensor:
         host = torch.tensor(rows, dtype=dtype, pin_memory=self.device.type == "cuda")

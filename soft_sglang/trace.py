@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from soft_sglang.concept import Concept
 from soft_sglang.concept_table import AnswerSampling, RowStart
 from soft_sglang.parameters import SoftThinkingParams
 from soft_sglang.policies.registry import policy_named
@@ -23,26 +25,21 @@ class PolicyMemory(NamedTuple):
     """``[D]``, the next input if it is the hidden state."""
 
 
-class Concept(NamedTuple):
-    """The input that follows one committed step."""
+class Step(NamedTuple):
+    """What a step left for the host, without the emitted token."""
 
     ids: np.ndarray
-    """int64, the emitted token, then the others, heaviest first."""
+    """``[K]`` int64, the concept."""
     weights: np.ndarray
-    """float32; but for the first none is 0."""
-    hidden: torch.Tensor | None = None
-    """``[D]``, fed instead of the mixture."""
-
-    @property
-    def is_token(self) -> bool:
-        """Whether it is the emitted token alone."""
-        return len(self.ids) == 1 and self.hidden is None
-
-    def pairs(self) -> list[list[float]]:
-        """``[id, weight]`` of the mixture; empty if a hidden state was fed."""
-        if self.hidden is not None:
-            return []
-        return [[int(i), float(w)] for i, w in zip(self.ids, self.weights, strict=True) if w]
+    """``[K]`` float32."""
+    entropy: float
+    """Nats."""
+    proposal: int
+    """The heaviest token before Cold Stop."""
+    end_allowed: bool
+    """False where a grammar forbade a token that was still to be forced."""
+    memory: PolicyMemory | None = None
+    """Of the request's policy; None under soft thinking."""
 
 
 class RequestTrace:
@@ -74,6 +71,8 @@ class RequestTrace:
         self._positions: list[int] = []
         """Output positions of the thinking steps."""
         self._reported = 0
+        self.first_step: Step | None = None
+        """Of a request that another server decodes: the step that its prefill ended with."""
 
     @property
     def is_recording(self) -> bool:
@@ -133,8 +132,25 @@ class RequestTrace:
         if self.params.return_entropies:
             self._entropies.append(entropy)
 
-    def row_start(self, slot: int, emitted: int) -> RowStart:
-        """The table row for a prefill, after ``emitted`` output tokens (0 unless resumed)."""
+    def take_seed(self, seed: int) -> None:
+        """Go on with the seed with which another server began."""
+        self.params = replace(self.params, seed=seed)
+
+    def begin_again(self) -> None:
+        """Forget every step: the request is prefilled anew, from its prompt alone."""
+        new = RequestTrace(self.params, self.prompt_len, self.answer, self.top_k)
+        vars(self).update(vars(new))
+
+    def row_start(self, slot: int, emitted: int, decoding: bool = False) -> RowStart:
+        """The table row of a request that has emitted so many output tokens.
+
+        Args:
+            slot: of the request.
+            emitted: 0 unless the request is resumed, or was prefilled elsewhere.
+            decoding: a decode step comes next, and reads the input that follows the last token;
+                before a prefill there is no such input.
+        """
+        last = self.concepts[-1] if decoding and 0 < emitted == len(self.concepts) else None
         return RowStart(
             slot=slot,
             params=self.params,
@@ -142,6 +158,7 @@ class RequestTrace:
             state=self.state,
             step=emitted,
             policy_state=self._policy_state,
+            concept=None if last is None or last.is_token else last,
         )
 
     def concepts_between(self, start: int, end: int) -> list[tuple[int, Concept]]:
@@ -188,15 +205,15 @@ class ClosedThought:
     """In the place of a trace where a request begins with its answer and never thinks."""
 
     def __init__(self, params: SoftThinkingParams) -> None:
-        self._params = params
+        self.params = params
 
     def report(self, end: str | None) -> dict[str, Any] | None:
         """As that of a trace: nothing was thought."""
         if end is None:
             return None
         report = {"steps": 0, "end": "closed", "mean_entropy": 0.0, "longest_run": 0}
-        if self._params.return_concepts:
+        if self.params.return_concepts:
             report["concepts"] = []
-        if self._params.return_entropies:
+        if self.params.return_entropies:
             report["entropies"] = []
         return report

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from soft_sglang.concept import Mixtures
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.patches.model_worker.embedding import ConceptEmbedding
-from soft_sglang.patches.model_worker.forward_batch import ConceptInputs, Mixtures
+from soft_sglang.patches.model_worker.forward_batch import ConceptInputs
 
 
 class Model(torch.nn.Module):

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from soft_sglang.concept import Mixtures
 from soft_sglang.concept_table import ConceptTable
 from soft_sglang.kernels.concept_embedding import concept_embedding, mix_embeddings, warm_up
-from soft_sglang.patches.model_worker.forward_batch import ConceptInputs, Mixtures
+from soft_sglang.patches.model_worker.forward_batch import ConceptInputs
 from soft_sglang.patches.model_worker.input_embedding import find_input_embedding
 from soft_sglang.patches.record import When, patch
 

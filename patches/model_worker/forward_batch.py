@@ -2,33 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from soft_sglang.concept import Concept, Mixtures, mixtures_of
 from soft_sglang.concept_sampler import BatchPlan, plan_batch
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.patches.record import When, patch
+from soft_sglang.patches.scheduler.decode_server import has_arrived
 from soft_sglang.patches.scheduler.request import effective_top_k, trace_of
 from soft_sglang.patches.versions import extend_end
 from soft_sglang.row_parameters import RowParameters
-from soft_sglang.trace import Concept, RequestTrace
+from soft_sglang.trace import RequestTrace
 
 _PLAN = "soft_thinking_plan"
 """Attribute of a ScheduleBatch: its request list and the plan made for it."""
-
-
-class Mixtures(NamedTuple):
-    """The inputs of ``R`` rows."""
-
-    ids: torch.Tensor
-    """``[R, K]`` int64."""
-    weights: torch.Tensor
-    """``[R, K]`` float32."""
-    fed_hidden: torch.Tensor | None = None
-    """``[R]`` bool, rows whose input is a hidden state; None: there is none."""
-    hidden: torch.Tensor | None = None
-    """``[R, D]``, the hidden states."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,10 @@ def soft_batch_of(forward_batch: Any) -> SoftBatch | None:
         "Rows must be started on the forward stream, after the last write of a slot's former "
         "owner, and a resumed request's concepts must be embedded again."
     ),
-    how="Writes the rows of the prefilled requests and attaches the plan and the concept inputs.",
+    how=(
+        "Writes the rows of requests that are prefilled, or were elsewhere and are new to the "
+        "batch, and attaches the plan and the concept inputs."
+    ),
     upstream="Not applicable.",
 )
 def attach_soft_batch(
@@ -82,6 +74,8 @@ def attach_soft_batch(
     prefilled = batch.reqs[: len(batch.reqs) - decoding]
     table.start([_row_start(req) for req in prefilled])
 
+    if not _is_planned(batch):  # whatever was prefilled elsewhere is new to it
+        table.start([_arrival(req) for req in batch.reqs if has_arrived(req)])
     plan = plan_of(batch, table.device)
     if plan is None:
         return
@@ -116,19 +110,23 @@ def plan_of(batch: Any, device: torch.device) -> BatchPlan | None:
 
     It follows from the requests alone: every stage of a pipeline makes the same.
     """
-    cached = getattr(batch, _PLAN, None)
-    if cached is not None and cached[0] is batch.reqs:
-        plan: BatchPlan | None = cached[1]
+    if _is_planned(batch):
+        plan: BatchPlan | None = getattr(batch, _PLAN)[1]
         return plan
     plan = plan_batch([_parameters(req) for req in batch.reqs], device)
     setattr(batch, _PLAN, (batch.reqs, plan))
     return plan
 
 
+def _is_planned(batch: Any) -> bool:
+    """Whether a batch has a plan for the requests that are in it now."""
+    cached = getattr(batch, _PLAN, None)
+    return cached is not None and cached[0] is batch.reqs
+
+
 def traces_in(batch: Any) -> list[RequestTrace]:
     """The traces of a ScheduleBatch's requests that may think."""
-    cached = getattr(batch, _PLAN, None)
-    if cached is not None and cached[0] is batch.reqs and cached[1] is None:
+    if _is_planned(batch) and getattr(batch, _PLAN)[1] is None:
         return []
     return [trace for trace in map(trace_of, batch.reqs) if trace is not None]
 
@@ -146,7 +144,17 @@ def _row_start(req: Any) -> RowStart:
     trace, slot = trace_of(req), req.kv.req_pool_idx
     if trace is None or extend_end(req) < len(req.full_untruncated_fill_ids):
         return RowStart(slot, None)  # discrete, or a prefill that goes on
+    if not req.output_ids and trace.concepts:
+        trace.begin_again()  # a prefill server gave up what it had prefilled
     return trace.row_start(slot, emitted=len(req.output_ids))
+
+
+def _arrival(req: Any) -> RowStart:
+    """The row of a request that was prefilled elsewhere, or is resumed with its KV cache."""
+    trace, slot = trace_of(req), req.kv.req_pool_idx
+    if trace is None:
+        return RowStart(slot, None)
+    return trace.row_start(slot, emitted=len(req.output_ids), decoding=True)
 
 
 def _resumed_inputs(
@@ -169,24 +177,9 @@ def _resumed_inputs(
         offset += length
     if not concepts:
         return None
-    ids = torch.zeros(len(concepts), width, dtype=torch.int64)
-    weights = torch.zeros(len(concepts), width, dtype=torch.float32)
-    for row, concept in enumerate(concepts):
-        ids[row, : len(concept.ids)] = torch.from_numpy(concept.ids)
-        weights[row, : len(concept.ids)] = torch.from_numpy(concept.weights)
-    fed_hidden, hidden = None, None
-    vectors = {row: c.hidden for row, c in enumerate(concepts) if c.hidden is not None}
-    if vectors:
-        some = next(iter(vectors.values()))
-        hidden = some.new_zeros(len(concepts), len(some))
-        for row, vector in vectors.items():
-            hidden[row] = vector
-        fed_hidden = torch.tensor([row in vectors for row in range(len(concepts))]).to(device)
-        hidden = hidden.to(device)
     positions = torch.tensor(index, dtype=torch.int64).to(device)
     rows = torch.arange(len(concepts), device=device)
-    mixtures = Mixtures(ids.to(device), weights.to(device), fed_hidden, hidden)
-    return ConceptInputs(positions, rows, mixtures)
+    return ConceptInputs(positions, rows, mixtures_of(concepts, width).to(device))
 
 
 def _decode_inputs(forward_batch: Any, prefilled: int) -> ConceptInputs:

@@ -15,7 +15,7 @@ def active_metrics() -> ThinkingMetrics | None:
 
 
 def metrics_for(req: Any) -> ThinkingMetrics | None:
-    """The metrics that count a request, None for what no client asked for.
+    """The metrics that count a request's steps, None for what no client asked for.
 
     That is a health check, or the request for no token that prefills the prompt of n samples.
     """
@@ -25,6 +25,19 @@ def metrics_for(req: Any) -> ThinkingMetrics | None:
 
     prefill_of_samples = req.sampling_params.max_new_tokens == 0
     return None if prefill_of_samples or is_health_check_generate_req(req) else _active
+
+
+def request_metrics_for(req: Any) -> ThinkingMetrics | None:
+    """Those that count a request as a whole, where it ends.
+
+    Of a pair of servers that is the one that decodes; the steps are counted by whom they are taken.
+    """
+    metrics = metrics_for(req)
+    if metrics is None:
+        return None
+    from sglang.srt.runtime_context import get_disagg
+
+    return None if get_disagg().disaggregation_mode == "prefill" else metrics
 
 
 @patch(

@@ -4,7 +4,7 @@ from typing import Any
 
 from soft_sglang.parameters import REQUEST_KEY
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler.metrics import metrics_for
+from soft_sglang.patches.scheduler.metrics import request_metrics_for
 from soft_sglang.patches.scheduler.request import reporter_of
 from soft_sglang.patches.unsupported_modes import unsupported_mode
 from soft_sglang.trace import ClosedThought, RequestTrace
@@ -57,7 +57,7 @@ def final_report(
     """
     report = reporter.report(_end_of(req) if end is None else end)
     assert report is not None
-    metrics = metrics_for(req)
+    metrics = request_metrics_for(req)
     if metrics is not None:
         metrics.request_ended(report["end"], report["steps"])
     return report

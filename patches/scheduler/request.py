@@ -6,7 +6,7 @@ from typing import Any
 from soft_sglang.concept_table import AnswerSampling
 from soft_sglang.parameters import WIRE_KEY, SoftThinkingParams
 from soft_sglang.patches.record import When, patch
-from soft_sglang.patches.scheduler.metrics import metrics_for
+from soft_sglang.patches.scheduler.metrics import request_metrics_for
 from soft_sglang.patches.scheduler.stops import let_stops_sleep
 from soft_sglang.trace import ClosedThought, RequestTrace
 
@@ -42,7 +42,7 @@ def _begin(req: Any) -> RequestTrace | ClosedThought | None:
     # logit processors of the client's get its own parameters, to which SGLang added the request
     own = {name: value for name, value in custom.items() if name != WIRE_KEY}
     sampling.custom_params = own if own.keys() - {"__req__"} else None
-    metrics = metrics_for(req)
+    metrics = request_metrics_for(req)
     if metrics is not None:
         metrics.request_arrived()
     if params.is_ordinary:

@@ -12,7 +12,7 @@ from soft_sglang.kernels.thinking_step import StepResult
 from soft_sglang.patches.scheduler.metrics import active_metrics, metrics_for
 from soft_sglang.patches.scheduler.request import trace_of
 from soft_sglang.relayed_step import unpack
-from soft_sglang.trace import PolicyMemory
+from soft_sglang.trace import PolicyMemory, Step
 
 PP_PREFIX = "soft_thinking."
 """Of the names of our tensors among those that SGLang sends with the sampled ids."""
@@ -99,36 +99,37 @@ class HostOutput:
     output: StepResult
     guided: Sequence[GuidedOutput] = ()
 
+    def steps(self) -> Iterator[tuple[int, Step]]:
+        """The step of each row, by position in the batch."""
+        memories = dict(memory for guided in self.guided for memory in guided.memories())
+        columns = zip(
+            self.output.ids.numpy(),
+            self.output.weights.numpy(),
+            self.output.entropy.tolist(),
+            self.output.proposal.tolist(),
+            self.output.end_allowed.tolist(),
+            strict=True,
+        )
+        for position, step in zip(self.positions, columns, strict=True):
+            yield position, Step(*step, memories.get(position))
+
     def consume(self, batch: Any, commits: Sequence[Any]) -> None:
         """Record the committed steps in the requests' traces.
 
         ``commits[i]`` is None for a row whose token was not committed: retracted, finished before,
         or in the middle of its prefill.
         """
-        ids, weights = self.output.ids.numpy(), self.output.weights.numpy()
-        entropy = self.output.entropy.tolist()
-        proposal = self.output.proposal.tolist()
-        allowed = self.output.end_allowed.tolist()
-        memories = dict(memory for guided in self.guided for memory in guided.memories())
         counted: list[float] = []
         cold_stops = 0
-        for row, position in enumerate(self.positions):
+        for position, step in self.steps():
             req = batch.reqs[position]
             commit, trace = commits[position], trace_of(req)
             if commit is None or trace is None or not trace.is_recording:
                 continue
             thinking = trace.is_thinking
-            trace.commit(
-                commit.token_ids[0],
-                ids[row],
-                weights[row],
-                entropy[row],
-                proposal[row],
-                allowed[row],
-                memories.get(position),
-            )
+            trace.commit(commit.token_ids[0], *step)
             if thinking and metrics_for(req) is not None:
-                counted.append(entropy[row])
+                counted.append(step.entropy)
                 cold_stops += not trace.is_thinking and trace.state.end == "cold_stop"
         metrics = active_metrics()
         if metrics is not None:
