@@ -20,6 +20,7 @@ from soft_batches import (
     started,
 )
 
+from soft_sglang.concept import Concept
 from soft_sglang.concept_table import AnswerSampling, ConceptTable, RowStart
 from soft_sglang.kernels.table_rows import FORCED_LIMIT, MARKER_LIMIT, NO_LIMIT, NO_TOKEN
 from soft_sglang.state_machine import Phase, ThinkingState
@@ -190,3 +191,28 @@ def test_a_soft_request_takes_over_a_soft_slot() -> None:
     assert table.rows.run[2] == table.rows.step[2] == 0
     run(table, [second], logits_of([20, 21, 22]), SAMPLED[:1])
     assert [i for i, _ in fed(table, 2)] == [20, 21]
+
+
+def test_a_row_starts_with_the_input_that_another_server_chose() -> None:
+    table = started(Request(2, PARAMS))
+    hidden = torch.arange(3, dtype=torch.float32)
+    concepts = {
+        5: Concept(np.array([10, 11]), np.array([0.75, 0.25], dtype=np.float32)),
+        3: Concept(np.array([12]), np.ones(1, dtype=np.float32), hidden),
+        4: None,
+    }
+    before = contents(table)
+    table.start(
+        [
+            RowStart(slot, PARAMS, ANSWER, ThinkingState(PARAMS.rules, steps=1), 1, (), concept)
+            for slot, concept in concepts.items()
+        ]
+    )
+    assert fed(table, 5) == [(10, 0.75), (11, 0.25)]
+    assert fed(table, 4) == []
+    assert table.guided.fed_hidden.nonzero().flatten().tolist() == [3]
+    assert table.hidden is not None
+    assert table.hidden[3].tolist() == hidden.tolist() and not table.hidden[5].any()
+    assert_rows_unchanged(table, before, [0, 1, 2, 6, 7])
+    table.start([RowStart(3, PARAMS, ANSWER, ThinkingState(PARAMS.rules))])
+    assert not table.guided.fed_hidden[3]

@@ -11,7 +11,7 @@ from soft_batches import ANSWER, PARAMS, THINK_END
 from soft_sglang.answer import accumulate, chunk
 from soft_sglang.concept_table import RowStart
 from soft_sglang.state_machine import Phase, ThinkingState
-from soft_sglang.trace import ClosedThought, PolicyMemory, RequestTrace
+from soft_sglang.trace import ClosedThought, PolicyMemory, RequestTrace, Step
 
 PROMPT = 20
 IDS = [11, 12, 13, 0]
@@ -144,6 +144,42 @@ def test_the_row_of_a_request_in_the_middle_of_a_forced_end() -> None:
     commit(trace, 5, proposal=11)
     commit(trace, 6, proposal=11)
     assert trace.state.end == "budget"
+
+
+def test_the_row_of_a_request_that_another_server_prefilled() -> None:
+    """Before a decode step the row holds the input that follows the last token."""
+    trace = trace_of()
+    assert trace.row_start(3, emitted=0, decoding=True).concept is None
+    commit(trace)
+    row = trace.row_start(3, emitted=1, decoding=True)
+    assert row.concept is trace.concepts[0]
+    assert row._replace(concept=None) == trace.row_start(3, emitted=1)
+    commit(trace, 7, [7, 0, 0, 0], [1, 0, 0, 0])
+    assert trace.row_start(3, emitted=2, decoding=True).concept is None  # the token itself
+    commit(trace, 14, [14, 15, 0, 0], [0.75, 0.25, 0, 0])
+    assert trace.row_start(3, emitted=3, decoding=True).concept is trace.concepts[2]
+    commit_end(trace)
+    for emitted in (4, 5, 9):  # its answer
+        assert trace.row_start(3, emitted=emitted, decoding=True).concept is None
+
+
+def test_another_servers_seed() -> None:
+    trace = trace_of(seed=5, max_thinking_steps=2)
+    trace.take_seed(-(2**63))
+    assert trace.row_start(3, emitted=0).params == replace(
+        PARAMS, seed=-(2**63), max_thinking_steps=2
+    )
+
+
+def test_a_request_that_is_prefilled_anew_has_no_past() -> None:
+    trace = trace_of(return_entropies=True)
+    trace.prompt_len = 77
+    trace.first_step = Step(np.array(IDS), np.array(WEIGHTS, dtype=np.float32), 1.0, 11, True)
+    commit(trace)
+    trace.report(None)
+    trace.begin_again()
+    new = RequestTrace(trace.params, 77, ANSWER, top_k=30)
+    assert vars(trace) == vars(new)
 
 
 @pytest.fixture

@@ -83,4 +83,10 @@ def _lacks_rows(scheduler: Any, room: int | None) -> bool:
     manager = scheduler.disagg_prefill_bootstrap_queue.kv_manager
     own = len(manager.kv_args.aux_data_ptrs)
     peers = [manager.decode_kv_args_table.get(key) for key in manager.transfer_infos.get(room, ())]
-    return any(len(peer.dst_aux_ptrs) < own for peer in peers if peer is not None)
+    return any(_buffers(peer) < own for peer in peers if peer is not None)
+
+
+def _buffers(peer: Any) -> int:
+    """How many metadata buffers a decode server registered; Mori has a name of its own for them."""
+    mori = getattr(peer, "dst_aux_mem_descs", None)
+    return len(peer.dst_aux_ptrs if mori is None else mori)

@@ -53,7 +53,11 @@ if Version("0.5.22") <= VERSION:
 
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
-    "--disaggregation-mode": ["--disaggregation-mode", "prefill"],
+    "--enable-pd-role-switch": ["--disaggregation-mode", "prefill", "--enable-pd-role-switch"],
+    "--disaggregation-decode-enable-offload-kvcache": [
+        *("--disaggregation-mode", "decode", "--disaggregation-decode-enable-offload-kvcache"),
+        *("--hicache-storage-backend", "file"),
+    ],
     "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
     "--enable-pdmux": ["--enable-pdmux"],
     "--smg-grpc-mode": ["--grpc-mode"],

@@ -1,0 +1,334 @@
+"""Two servers, one that prefills and one that decodes, answer as one server does.
+
+The first step of a thought happens on one of them and all others on the other, which retracts
+requests every few steps here.
+"""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from asking import MODEL, PROMPT, TRACED, answer_of, chat, check_answer, complete, same_trace
+from metric_samples import scrape, total
+from server_pair import Role, ServerPair
+from streaming import read
+from tolerances import BUNDLED_TRACE_WEIGHT
+from traces import close, is_clear
+
+STEPS = 36
+WITHIN = 120
+"""Seconds."""
+RETRACTING = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "11"}
+
+_NEVER_COLD = {**TRACED, "early_stopping_entropy_threshold": 0}
+_ALWAYS_COLD = {**TRACED, "early_stopping_entropy_threshold": 100}
+_REOPENED = {**TRACED, "rethink": True}
+_SOFT = {
+    "a mixture": _NEVER_COLD,
+    "Gumbel noise": {**_NEVER_COLD, "noise": "gumbel", "return_entropies": True},
+    "Dirichlet noise": {**_NEVER_COLD, "noise": "dirichlet", "dirichlet_alpha": 5.0},
+    "Cold Stop at the first step": {**_ALWAYS_COLD, "early_stopping_length_threshold": 1},
+    "Cold Stop a few steps later": {**_ALWAYS_COLD, "early_stopping_length_threshold": 4},
+    "a forced text that begins at the first step": {
+        **_ALWAYS_COLD,
+        "early_stopping_length_threshold": 1,
+        "cold_stop_str": "so, enough.</think>",
+    },
+    "a budget of no steps": {**TRACED, "max_thinking_steps": 0},
+    "thinking again": {**_REOPENED, "max_thinking_steps": 6, "think_start_str": "the"},
+    "an answer that thinks again": {**_REOPENED, "start": "answer", "think_start_str": "is"},
+    "no thought": {**TRACED, "start": "answer"},
+    "the state of a policy": {**TRACED, "policy": "swi_reasoning", "swi_window_size": 3},
+    "a policy that mixes the answer": {**TRACED, "policy": "mixture_of_inputs"},
+    "a hidden state": {**TRACED, "policy": "coconut_tf"},
+}
+"""``soft_thinking`` by what is special about the first step."""
+KINDS = {
+    **{name: (soft, STEPS) for name, soft in _SOFT.items()},
+    "only one token": (_NEVER_COLD, 1),
+    "discrete": (None, STEPS),
+    "discrete, only one token": (False, 1),
+}
+"""Name to ``soft_thinking`` and the number of tokens."""
+
+
+def body_of(name):
+    soft, tokens = KINDS[name]
+    number = list(KINDS).index(name)
+    temperature = 0.8 if soft else 0
+    sampling = {"max_new_tokens": tokens, "temperature": temperature, "sampling_seed": number}
+    if soft is not None:
+        sampling["soft_thinking"] = soft
+    prompt = f"<|user|>What is {number + 3}*{2 * number + 11}?<|assistant|><think>"
+    return {"text": prompt, "sampling_params": sampling}
+
+
+@pytest.fixture(scope="module")
+def expected(http):
+    """What one server answers, by kind."""
+    answers = {}
+    for name in KINDS:
+        response = http.post("/generate", json=body_of(name))
+        assert response.status_code == 200, response.text
+        answers[name] = response.json()
+        if soft := answers[name]["meta_info"].get("soft_thinking"):
+            clear = "policy" in KINDS[name][0] or is_clear(soft["concepts"])
+            assert clear, f"{name}: two tokens weigh almost the same; change the prompt"
+    return answers
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, expected):
+    """Two servers and the gateway."""
+    pair = ServerPair(
+        tmp_path_factory.mktemp("pair"), "--enable-metrics", decode=Role(environment=RETRACTING)
+    )
+    try:
+        pair.wait_until_ready()
+        yield pair
+        for server in (pair.prefill, pair.decode, pair.gateway):
+            assert server.alive, "a server did not live to the end of the tests"
+    finally:
+        pair.stop()
+
+
+@pytest.fixture(scope="module")
+def gateway(pair):
+    """The real OpenAI client, at the gateway."""
+    with pair.gateway.openai() as client:
+        yield client
+
+
+def wait_until_idle(server):
+    """Return when a server runs no request and holds no key-value pairs but cached ones."""
+    deadline = time.monotonic() + WITHIN
+    with server.http() as http:
+        while True:
+            (load,) = http.get("/v1/loads").json()["loads"]
+            if not load["num_running_reqs"] and not load["num_waiting_reqs"]:
+                break
+            assert time.monotonic() < deadline, f"not idle: {load}"
+            time.sleep(0.2)
+        assert http.post("/flush_cache").status_code == 200
+
+
+def check_same(output, expected):
+    assert output["output_ids"] == expected["output_ids"]
+    assert output["text"] == expected["text"]
+    got, want = (o["meta_info"].get("soft_thinking") for o in (output, expected))
+    if want is None:
+        assert got is None
+        return
+    assert set(got) == set(want)
+    assert same_trace(got, want)
+    assert got["longest_run"] == want["longest_run"]
+    assert got.get("positions") == want.get("positions")
+    if "entropies" in want:
+        assert got["entropies"] == pytest.approx(want["entropies"], **BUNDLED_TRACE_WEIGHT)
+
+
+def test_side_by_side_they_answer_as_one_server(pair, expected):
+    before = scrape_both(pair)
+    with ThreadPoolExecutor(len(KINDS)) as clients:
+        answers = list(clients.map(lambda name: pair.ask("/generate", body_of(name)), KINDS))
+    retractions = {}
+    for name, response in zip(KINDS, answers, strict=True):
+        assert response.status_code == 200, (name, response.text)
+        output = response.json()
+        check_same(output, expected[name])
+        retractions[name] = output["meta_info"]["num_retractions"]
+    assert sum(retractions[name] for name in _SOFT) >= 3, retractions
+    check_metrics(before, scrape_both(pair), [response.json() for response in answers])
+
+
+def scrape_both(pair):
+    with pair.prefill.http() as prefill, pair.decode.http() as decode:
+        return scrape(prefill), scrape(decode)
+
+
+def check_metrics(before, after, outputs):
+    """Both servers together count every request and every step once."""
+    soft = [o["meta_info"]["soft_thinking"] for o in outputs if "soft_thinking" in o["meta_info"]]
+
+    def change(server, name, **labels):
+        return total(after[server], name, **labels) - total(before[server], name, **labels)
+
+    assert change(0, "soft_sglang:requests_total") == 0
+    assert change(0, "soft_sglang:ends_total") == 0
+    assert change(1, "soft_sglang:requests_total") == len(soft)
+    for end in {answer["end"] for answer in soft}:
+        count = sum(answer["end"] == end for answer in soft)
+        assert change(1, "soft_sglang:ends_total", end=end) == count
+    for name, expected in {
+        "soft_sglang:thinking_steps_total": sum(answer["steps"] for answer in soft),
+        "soft_sglang:cold_stops_total": sum(answer["end"] == "cold_stop" for answer in soft),
+    }.items():
+        assert change(0, name) + change(1, name) == expected
+    assert change(0, "soft_sglang:thinking_steps_total") > 0
+
+
+def test_samples_have_their_own_noise(pair, http):
+    soft = {**_NEVER_COLD, "noise": "gumbel"}
+    sampling = {"max_new_tokens": 12, "temperature": 0.8, "sampling_seed": 3, "n": 2}
+    body = {"text": PROMPT, "sampling_params": {**sampling, "soft_thinking": soft}}
+    response = pair.ask("/generate", body)
+    assert response.status_code == 200, response.text
+    first, second = response.json()
+    alone = http.post("/generate", json=body).json()
+    check_same(first, alone[0])
+    check_same(second, alone[1])
+    assert first["output_ids"] != second["output_ids"]
+
+
+def test_the_gateway_serves_completions(gateway, client):
+    soft = {**TRACED, "noise": "gumbel"}
+    whole = complete(client, soft, max_tokens=24, seed=5).choices[0]
+    choice = complete(gateway, soft, max_tokens=24, seed=5).choices[0]
+    check_answer(answer_of(choice), end="length")
+    assert choice.text == whole.text
+    assert same_trace(answer_of(choice), answer_of(whole))
+
+    stream = complete(gateway, soft, max_tokens=24, seed=5, stream=True)
+    streamed = read(stream)[0][0]
+    assert streamed.text == whole.text
+    assert same_trace(streamed.joined(), answer_of(whole))
+    first = streamed.answers[0]["concepts"]
+    assert close(first, answer_of(whole)["concepts"][: len(first)], BUNDLED_TRACE_WEIGHT)
+
+
+def test_the_gateway_passes_errors_on(pair):
+    with pair.gateway.http() as http:
+        body = {"model": MODEL, "prompt": PROMPT, "soft_thinking": {"max_topk": 0}}
+        response = http.post("/v1/completions", json=body)
+    assert response.status_code == 400
+    assert "max_topk must be an integer from 1 to 32" in response.text
+
+
+def test_a_schema_after_the_thought(pair, client):
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    soft = {**_ALWAYS_COLD, "early_stopping_length_threshold": 3}
+    whole = chat(client, soft, response_format=form, max_tokens=STEPS)
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "What is 7*20?"}],
+        "max_tokens": STEPS,
+        "response_format": form,
+        "soft_thinking": soft,
+        **{"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0},
+    }
+    response = pair.ask("/v1/chat/completions", body)
+    assert response.status_code == 200, response.text
+    (choice,) = response.json()["choices"]
+    assert set(json.loads(choice["message"]["content"])) == {"ok"}
+    assert choice["message"]["content"] == whole.choices[0].message.content
+    assert same_trace(choice["soft_thinking"], answer_of(whole.choices[0]))
+
+
+_ORDINARY = {"max_new_tokens": 8, "sampling_seed": 1}
+
+
+def _sampling(**soft):
+    return {**_ORDINARY, "soft_thinking": soft}
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "message"),
+    [
+        (_sampling(max_topk=4), _sampling(max_topk=5), "soft_thinking.max_topk is not the same"),
+        (_ORDINARY, _sampling(max_topk=5), "took the request for an ordinary one"),
+        (_sampling(max_topk=4), _ORDINARY, "took the request for a soft one"),
+    ],
+    ids=["parameters", "ordinary there", "ordinary here"],
+)
+def test_servers_that_read_a_request_differently(prefill, decode, message, pair):
+    bodies = [{"text": PROMPT, "sampling_params": own} for own in (decode, prefill)]
+    response = pair.ask("/generate", *bodies)
+    assert response.status_code == 400, response.text
+    assert message in response.text
+
+
+def thinks_on(pair, rid):
+    """The body of a request that thinks until it is aborted."""
+    with pair.decode.http() as http:
+        text = {"prompt": "</think><|end|>", "add_special_tokens": False}
+        tokens = http.post("/tokenize", json=text).json()["tokens"]
+    return {
+        "text": PROMPT,
+        "rid": rid,
+        "sampling_params": {
+            "max_new_tokens": 900,
+            "logit_bias": {str(token): -100.0 for token in tokens},
+            "soft_thinking": _NEVER_COLD,
+        },
+    }
+
+
+def running(pair):
+    with pair.decode.http() as http:
+        return http.get("/v1/loads").json()["loads"][0]["num_running_reqs"]
+
+
+def test_an_abort_leaves_nothing(pair):
+    with ThreadPoolExecutor(1) as client, pair.decode.http() as http:
+        answer = client.submit(pair.ask, "/generate", thinks_on(pair, "abandoned"))
+        deadline = time.monotonic() + WITHIN
+        while not running(pair):
+            assert time.monotonic() < deadline and not answer.done()
+            time.sleep(0.1)
+        http.post("/abort_request", json={"rid": "abandoned"})
+        output = answer.result().json()
+    assert output["meta_info"]["finish_reason"]["type"] == "abort"
+    soft = output["meta_info"]["soft_thinking"]
+    assert soft["end"] == "abort"
+    assert soft["steps"] == len(soft["concepts"]) == len(output["output_ids"]) > 0
+    wait_until_idle(pair.prefill)
+    wait_until_idle(pair.decode)
+
+
+def test_a_request_whose_prefill_never_comes_can_be_aborted(pair):
+    """It waits in a queue of the decode server alone."""
+    with pair.decode.http() as http:
+        body = {
+            **thinks_on(pair, "waiting"),
+            "bootstrap_host": "127.0.0.1",
+            "bootstrap_port": pair.bootstrap_port,
+            "bootstrap_room": 12345,
+        }
+        answers = []
+        client = threading.Thread(
+            target=lambda: answers.append(http.post("/generate", json=body)), daemon=True
+        )
+        client.start()
+        deadline = time.monotonic() + WITHIN
+        with pair.decode.http() as other:
+            while client.is_alive():
+                assert time.monotonic() < deadline
+                other.post("/abort_request", json={"rid": "waiting"})
+                client.join(0.5)
+    soft = answers[0].json()["meta_info"]["soft_thinking"] if answers[0].is_success else None
+    assert soft is None or (soft["steps"], soft["end"]) == (0, "abort")
+    wait_until_idle(pair.decode)
+
+
+def test_a_thought_is_not_computed_anew_from_tokens(pair):
+    """After a pause with retraction SGLang's decode server has the prefill server compute it."""
+    with ThreadPoolExecutor(1) as client, pair.decode.http() as http:
+        answer = client.submit(pair.ask, "/generate", thinks_on(pair, "paused"))
+        deadline = time.monotonic() + WITHIN
+        while not running(pair):
+            assert time.monotonic() < deadline and not answer.done()
+            time.sleep(0.1)
+        assert http.post("/pause_generation", json={"mode": "retract"}).status_code == 200
+        assert http.post("/continue_generation", json={}).status_code == 200
+        response = answer.result()
+    assert response.status_code == 503, response.text
+    assert "cannot compute a thought anew" in response.text
+    wait_until_idle(pair.decode)
