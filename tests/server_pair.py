@@ -76,6 +76,7 @@ class ServerPair:
         settings = {
             "SGLANG_CPU_OMP_THREADS_BIND": core,
             "UCX_TLS": _TRANSPORTS,
+            "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # waits with events of CUDA
             "PYTHONPATH": os.pathsep.join(install(_PLUGIN, home / "plugin")),
             **role.environment,
         }

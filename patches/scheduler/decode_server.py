@@ -25,11 +25,11 @@ _ARRIVED = "soft_thinking_arrived"
 )
 def take_over(_result: None, self: Any, decode_req: Any) -> None:
     """Commit the first step of a request that has arrived."""
-    from sglang.srt.disaggregation.utils import _is_fake_transfer, is_aborted, prepare_abort
+    from sglang.srt.disaggregation.utils import _is_fake_transfer, prepare_abort
 
     req = decode_req.req
     reporter, trace = reporter_of(req), trace_of(req)
-    if is_aborted(req) or decode_req.is_rebootstrap:
+    if req.finished() or decode_req.is_rebootstrap:
         return
     if _is_fake_transfer(req):  # a health check, or a benchmark: nothing was prefilled
         if trace is not None:
