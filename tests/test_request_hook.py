@@ -18,7 +18,7 @@ EOS, THINK, THINK_END = tiny_models.EOS, tiny_models.THINK, tiny_models.THINK_EN
 
 
 def _manager(preferred=None, vocab_size=tiny_models.VOCAB_SIZE, turn_ends=None, **options):
-    server_args = SimpleNamespace()
+    server_args = SimpleNamespace(disaggregation_mode="null")
     attach_options(server_args, ServerOptions(**options))
     return SimpleNamespace(
         preferred_sampling_params=preferred,
@@ -168,6 +168,20 @@ def test_other_names_are_left_to_sglang_to_refuse(name):
     assert name in sampling
     with pytest.raises(TypeError, match=name):
         SamplingParams(**sampling)
+
+
+@pytest.mark.parametrize("mode", ["null", "prefill", "decode"])
+def test_samples_of_a_request_on_a_pair_of_servers(mode):
+    manager = _manager()
+    manager.server_args.disaggregation_mode = mode
+    for n in (None, 1):
+        _params({"n": n, "soft_thinking": True}, manager)
+    _resolved({"n": 2}, manager)  # an ordinary request is SGLang's business
+    if mode == "null":
+        _params({"n": 2, "soft_thinking": True}, manager)
+        return
+    with pytest.raises(ValueError, match=r"^n must be 1 on a pair .*, got 2"):
+        _params({"n": 2, "soft_thinking": True}, manager)
 
 
 def test_markers_are_looked_up_in_the_models_tokenizer():

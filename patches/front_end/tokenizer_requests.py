@@ -84,6 +84,7 @@ def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
     if support.unsupported is not None:
         raise ValueError(f"{REQUEST_KEY} is not available: {support.unsupported}.")
     _refuse_unsupported(obj, sampling)
+    _refuse_samples_of_pair(sampling, self.server_args.disaggregation_mode)
     if soft.policy is not None and soft.policy.name not in support.policies:
         raise ValueError(
             f"{REQUEST_KEY}.policy {soft.policy.name!r} is not known to the server's schedulers; "
@@ -151,6 +152,15 @@ def _refuse_unsupported(obj: Any, sampling: dict[str, Any]) -> None:
                 f"{REQUEST_KEY} cannot be combined with {what}; remove it, or set "
                 f"{REQUEST_KEY} to false."
             )
+
+
+def _refuse_samples_of_pair(sampling: dict[str, Any], disaggregation_mode: str) -> None:
+    """SGLang gives all samples of a request one room for their transfer, and they never end."""
+    if disaggregation_mode != "null" and sampling.get("n") not in (None, 1):
+        raise ValueError(
+            f"n must be 1 on a pair of a prefill and a decode server, got {sampling['n']!r}: "
+            "SGLang does not serve several samples of a request there; send as many requests."
+        )
 
 
 def _checked_seed(seed: Any) -> int:
