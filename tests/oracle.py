@@ -95,6 +95,19 @@ class Trajectory(NamedTuple):
     """Of the thinking steps among the ids."""
 
 
+@dataclass(frozen=True)
+class Update:
+    """Other weights, given to a model while a request is held."""
+
+    oracle: "Oracle"
+    """Of the other weights."""
+    after: int
+    """Number of tokens that the old weights made."""
+    recompute: bool
+    """Whether all that came before is computed again, concepts included; False: its key-value pairs
+    stay those of the old weights."""
+
+
 @dataclass
 class Oracle:
     """A Hugging Face model, stepped by hand."""
@@ -135,25 +148,30 @@ class Oracle:
         return out.logits[0, len(prompt) - 1 :].double()
 
     @torch.no_grad()
-    def run(self, request: Request) -> Trajectory:
-        """Soft thinking, then a greedy answer."""
-        embedding = self.model.get_input_embeddings()
-        inputs = embedding(torch.tensor([request.prompt]))
-        cache, margin, thinker = None, float("inf"), Thinker(request)
+    def run(self, request: Request, update: Update | None = None) -> Trajectory:
+        """Soft thinking, then a greedy answer; ``update``: comes in the middle."""
+        model = self.model
+        fed = [[(token, 1.0)] for token in request.prompt]
+        computed, cache, margin, thinker = 0, None, float("inf"), Thinker(request)
         ids: list[int] = []
         concepts: list[list[tuple[int, float]]] = []
         entropies: list[float] = []
         positions: list[int] = []
         for step in range(request.steps):
-            out = self.model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
-            cache = out.past_key_values
+            if update is not None and step == update.after:
+                model = update.oracle.model
+                computed, cache = (0, None) if update.recompute else (computed, cache)
+            embedding = model.get_input_embeddings()
+            inputs = torch.cat([_mixed(embedding, concept) for concept in fed[computed:]], dim=1)
+            out = model(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
+            computed, cache = len(fed), out.past_key_values
             logits = out.logits[0, -1].double()
             if not thinker.thinking:
                 top = logits.topk(2).values
                 margin = min(margin, float(top[0] - top[1]))
                 ids.append(int(logits.argmax()))
                 thinker.answer(ids[-1])
-                inputs = embedding(torch.tensor([[ids[-1]]]))
+                fed.append([(ids[-1], 1.0)])
                 continue
             p = torch.softmax(logits / request.temperature, -1)
             entropy = float(torch.special.entr(p).sum())
@@ -166,7 +184,7 @@ class Oracle:
             ids.append(token)
             concepts.append(concept)
             entropies.append(entropy)
-            inputs = _mixed(embedding, concept)
+            fed.append(concept)
         return Trajectory(
             ids, concepts, entropies, thinker.end, margin, thinker.longest_run, tuple(positions)
         )

@@ -29,6 +29,19 @@ def engine(house, tiny_model):
     return house.get(tiny_model("llama"))
 
 
+@pytest.fixture
+def changing_engine(house, tiny_model):
+    """A tiny Llama on two ranks, for the tests that hold its requests and change its weights."""
+    two_cores = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
+    return house.get(
+        tiny_model("llama"),
+        two_cores,
+        tp_size=2,
+        enable_metrics=True,
+        enable_metrics_for_all_schedulers=True,
+    )
+
+
 @pytest.fixture(scope="session")
 def plain_outputs(house, tiny_model):
     """What a plain engine gives for the varied requests."""
