@@ -37,6 +37,7 @@ def _modules() -> list[ModuleType]:
         prefix_cache,
         request,
         scheduler,
+        session,
         stops,
         world,
     )
@@ -48,6 +49,7 @@ def _modules() -> list[ModuleType]:
         tokenizer_requests,
         tokenizer_answers,
         request,
+        session,
         stops,
         grammar,
         forward_batch,

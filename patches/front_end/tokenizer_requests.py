@@ -85,6 +85,11 @@ def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
         raise ValueError(f"{REQUEST_KEY} is not available: {support.unsupported}.")
     _refuse_unsupported(obj, sampling)
     _refuse_samples_of_pair(sampling, self.server_args.disaggregation_mode)
+    if soft.given.get("start", "auto") == "auto" and _goes_on_in_session(obj):
+        raise ValueError(
+            f"{REQUEST_KEY}.start must be 'thinking' or 'answer' in a request that goes on in a "
+            "session: what came before is not known where 'auto' is decided."
+        )
     if soft.policy is not None and soft.policy.name not in support.policies:
         raise ValueError(
             f"{REQUEST_KEY}.policy {soft.policy.name!r} is not known to the server's schedulers; "
@@ -143,7 +148,6 @@ def _refuse_unsupported(obj: Any, sampling: dict[str, Any]) -> None:
         "beam_width above 1": (sampling.get("beam_width") or 1) != 1,
         "input_embeds": obj.input_embeds is not None,
         "positional_embed_overrides": obj.positional_embed_overrides is not None,
-        "session_params": obj.session_params is not None or obj.session_id is not None,
         "return_sampling_mask": bool(obj.return_sampling_mask),
     }
     for what, present in refused.items():
@@ -161,6 +165,11 @@ def _refuse_samples_of_pair(sampling: dict[str, Any], disaggregation_mode: str) 
             f"n must be 1 on a pair of a prefill and a decode server, got {sampling['n']!r}: "
             "SGLang does not serve several samples of a request there; send as many requests."
         )
+
+
+def _goes_on_in_session(obj: Any) -> bool:
+    """Whether the scheduler puts a request's prompt together with that of an earlier one."""
+    return isinstance(obj.session_params, dict) and obj.session_params.get("rid") is not None
 
 
 def _checked_seed(seed: Any) -> int:

@@ -5,6 +5,7 @@ FEATURES = {
     "constrained_json_disable_any_whitespace": True,
     "enable_custom_logit_processor": True,
     "enable_priority_scheduling": True,
+    "enable_streaming_session": True,
     "max_running_requests": 8,
 }
 """Its arguments: everything that a field of a request may need."""

@@ -1,7 +1,8 @@
 """Generates with LoRA adapters and prints the outputs as JSON. Run by ``test_lora.py``.
 
 Arguments: the model, its tokenizer, the adapters as ``name=path``. Input: JSON with ``stock``,
-whether the engine is SGLang's own, and ``requests``, the arguments of each ``generate``.
+whether the engine is SGLang's own, and ``requests``, the arguments of each ``generate``, or of
+another method that ``call`` names.
 """
 
 import functools
@@ -32,6 +33,11 @@ if not torch.accelerator.is_available():
     torch.Tensor.pin_memory = lambda self, *args: self
 
 
+def _call(engine: Any, call: str = "generate", **arguments: Any) -> Any:
+    output = getattr(engine, call)(**arguments)
+    return output if call == "generate" else [output.success, output.error_message]
+
+
 def main() -> None:
     model, tokenizer, *adapters = sys.argv[1:]
     job = json.load(sys.stdin)
@@ -50,7 +56,7 @@ def main() -> None:
     with Engine(model_path=model, **arguments) as engine:
         for request in job["requests"]:
             try:
-                outputs.append(engine.generate(**request))
+                outputs.append(_call(engine, **request))
             except ValueError as error:
                 outputs.append(str(error))
     print(json.dumps(outputs))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,36 +43,72 @@ def embedding_adapter(spelling_model, oracle, tmp_path):
     return {"embedding": adapters.create(tmp_path / "embedding", oracle.model, modules, seed=9)}
 
 
-def test_every_request_has_its_adapter(spelling_model, oracle, tmp_path):
-    """In one batch: soft and discrete, with every adapter and with none."""
+@pytest.fixture
+def adapted(spelling_model, oracle, tmp_path):
+    """Paths of the adapters, and oracles of every adapter and of none."""
     paths, oracles = {}, {None: oracle}
     for name, (modules, seed) in ADAPTERS.items():
         paths[name] = adapters.create(tmp_path / name, oracle.model, modules, seed)
         oracles[name] = ProcessedOracle(spelling_model, dtype=torch.float64)
         adapters.merge(oracles[name].model, paths[name])
-    kinds = [
-        (name, request)
-        for name in oracles
-        for request in (PLAIN.sampling_params(), COLD.sampling_params(), greedy(PLAIN))
-    ]
-    requests = [
-        {
-            "input_ids": [PLAIN.prompt] * len(kinds),
-            "sampling_params": [sampling for _, sampling in kinds],
-            "lora_path": [name for name, _ in kinds],
-        }
-    ]
-    done = _run(spelling_model, paths, requests, tmp_path, stock=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    (outputs,) = json.loads(done.stdout.splitlines()[-1])
+    return paths, oracles
+
+
+def _requests(names: Sequence[str | None]) -> dict[str, Any]:
+    """In one batch: two soft requests and a discrete one with every adapter."""
+    samplings = [PLAIN.sampling_params(), COLD.sampling_params(), greedy(PLAIN)]
+    return {
+        "input_ids": [PLAIN.prompt] * len(samplings) * len(names),
+        "sampling_params": samplings * len(names),
+        "lora_path": [name for name in names for _ in samplings],
+    }
+
+
+def _check(
+    outputs: list[dict[str, Any]], names: Sequence[str | None], oracles: dict[str | None, Any]
+) -> None:
     trajectories = set()
-    for i, (name, own) in enumerate(oracles.items()):
+    for i, name in enumerate(names):
         plain, cold, discrete = outputs[3 * i : 3 * i + 3]
-        own.think(PLAIN).check(plain)
-        own.think(COLD).check(cold)
-        assert discrete["output_ids"] == own.greedy(PLAIN.prompt, PLAIN.steps), name
+        oracles[name].think(PLAIN).check(plain)
+        oracles[name].think(COLD).check(cold)
+        assert discrete["output_ids"] == oracles[name].greedy(PLAIN.prompt, PLAIN.steps), name
         trajectories.add(tuple(plain["output_ids"]))
-    assert len(trajectories) == len(oracles), "the adapters change nothing"
+    assert len(trajectories) == len(names), "the adapters change nothing"
+
+
+def test_every_request_has_its_adapter(spelling_model, adapted, embedding_adapter, tmp_path):
+    """Also those that come while the engine runs, go and come back: SGLang remembers the path."""
+    paths, oracles = adapted
+    before, after = [None, "attention", "mlp"], [None, "mlp", "both"]
+    steps = [
+        _requests(before),
+        {"call": "load_lora_adapter", "lora_name": "both", "lora_path": paths["both"]},
+        {"call": "unload_lora_adapter", "lora_name": "attention"},
+        _requests(after),
+        _requests(["attention"]),
+        {
+            "call": "load_lora_adapter",
+            "lora_name": "embedding",
+            "lora_path": embedding_adapter["embedding"],
+        },
+        _requests(after),
+    ]
+    started_with = {name: paths[name] for name in before[1:]}
+    done = _run(spelling_model, started_with, steps, tmp_path, stock=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, loaded, unloaded, second, again, refused, third = json.loads(
+        done.stdout.splitlines()[-1]
+    )
+    _check(first, before, oracles)
+    assert loaded[0], loaded
+    assert unloaded[0], unloaded
+    _check(second, after, oracles)
+    _check(again, ["attention"], oracles)
+    # SGLang's own check: the embedding is no target module of this engine
+    assert not refused[0]
+    assert "target modules" in refused[1]
+    _check(third, after, oracles)
 
 
 def test_the_start_of_a_soft_engine_refuses_lora_on_the_embedding(
