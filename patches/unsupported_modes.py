@@ -13,6 +13,9 @@ def unsupported_mode(server_args: Any) -> str | None:
     view = resolving_view(server_args)
     modes = {
         "speculative decoding (--speculative-algorithm)": view.speculative_algorithm is not None,
+        "decoupled speculative decoding (--decoupled-spec-role)": (
+            view.decoupled_spec_role != "null"
+        ),
         "diffusion language models (--dllm-algorithm)": view.dllm_algorithm is not None,
         "PD multiplexing (--enable-pdmux)": view.enable_pdmux,
         "context parallelism (--attn-cp-size)": view.attn_cp_size > 1,

@@ -1,4 +1,4 @@
-"""Reading a server's Prometheus metrics."""
+"""Reading the Prometheus metrics of a server, or of this process' engine."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,10 +18,10 @@ def scrape(http: httpx.Client) -> Samples:
     return _samples(text_string_to_metric_families(response.text))
 
 
-def scrape_processes(folder: Path) -> Samples:
-    """The same of the processes that keep their metrics in a folder."""
+def scrape_processes(folder: Path | None = None) -> Samples:
+    """The same of the processes that keep their metrics in a folder; default: SGLang's."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(folder))
+    MultiProcessCollector(registry, None if folder is None else str(folder))
     return _samples(registry.collect())
 
 

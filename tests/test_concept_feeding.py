@@ -83,3 +83,10 @@ def test_mixtures_of_a_resumed_request(model: Model, embedding: ConceptEmbedding
         fed = forward(model, [1, 8, 3], [6], decode=False)
     expected = rows(model, {1: 1.0}, {8: 0.5, 9: 0.5}, {3: 1.0})
     torch.testing.assert_close(fed, expected)
+
+
+def test_weights_that_a_loader_replaces(model: Model, embedding: ConceptEmbedding) -> None:
+    """Some loaders and quantisations put another parameter in the place of the old one."""
+    model.embed_tokens.weight = torch.nn.Parameter(torch.randn(20, 8), requires_grad=False)
+    with embedding.feeding((ConceptInputs(None, torch.tensor([2, 4])),)):
+        torch.testing.assert_close(forward(model, [5, 7], [2, 4]), rows(model, MIXTURE, ALONE))

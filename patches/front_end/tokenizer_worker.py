@@ -76,5 +76,6 @@ def check_worker(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     if parent is None:  # the process of an Engine
         check_default_markers(self)
         return
+    assert parent.pid is not None
     with _or_no_server(parent.pid):
         check_default_markers(self)

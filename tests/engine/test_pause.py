@@ -1,15 +1,55 @@
 """Requests that are held, in every way that SGLang holds them, give what undisturbed ones give."""
 
+import time
+
 import pytest
 import varied_requests
 from held import check_nothing_is_held, go_on, pause, while_in_flight
+from metric_samples import scrape_processes, total
 from oracle import Oracle
+from sglang.srt.managers.io_struct import (
+    ReleaseMemoryOccupationReqInput,
+    ResumeMemoryOccupationReqInput,
+)
+
+RANKS = ("0", "1")
+SETTLED_WITHIN = 60
+"""Seconds."""
 
 
-@pytest.mark.parametrize("mode", ["retract", "in_place"])
-def test_held_requests_give_what_undisturbed_ones_give(mode, changing_engine, plain_outputs):
+async def _nothing(manager):
+    pass
+
+
+async def _flush(manager):
+    assert (await manager.flush_cache()).success
+
+
+async def _fail_to_flush(manager):
+    assert not (await manager.flush_cache()).success
+
+
+async def _release_memory(manager):
+    await manager.release_memory_occupation(ReleaseMemoryOccupationReqInput())
+    await manager.resume_memory_occupation(ResumeMemoryOccupationReqInput())
+
+
+@pytest.mark.parametrize(
+    ("mode", "meanwhile"),
+    [
+        ("retract", _nothing),
+        ("retract", _flush),
+        ("retract", _release_memory),
+        ("in_place", _nothing),
+        ("in_place", _fail_to_flush),
+    ],
+)
+def test_held_requests_give_what_undisturbed_ones_give(
+    mode, meanwhile, changing_engine, plain_outputs
+):
     async def hold():
         await pause(changing_engine, mode)
+        await meanwhile(changing_engine.tokenizer_manager)
         await go_on(changing_engine)
 
     outputs = while_in_flight(
@@ -18,6 +58,24 @@ def test_held_requests_give_what_undisturbed_ones_give(mode, changing_engine, pl
     varied_requests.check_same(outputs, plain_outputs)
     retracted = {output["meta_info"]["num_retractions"] for output in outputs}
     assert retracted == {1 if mode == "retract" else 0}
+
+
+def test_every_rank_counts(changing_engine):
+    """``--enable-metrics-for-all-schedulers``: each rank of the two says the same."""
+    before = _settled()
+    outputs = varied_requests.run(changing_engine)
+    after = _settled()
+    told = [output["meta_info"].get("soft_thinking") for output in outputs]
+    soft = [answer for answer in told if answer is not None]
+    for rank in RANKS:
+        for name, count in {
+            "soft_sglang:requests_total": len(soft),
+            "soft_sglang:ends_total": len(soft),
+            "soft_sglang:thinking_steps_total": sum(answer["steps"] for answer in soft),
+            "soft_sglang:cold_stops_total": sum(answer["end"] == "cold_stop" for answer in soft),
+        }.items():
+            labels = {"tp_rank": rank}
+            assert total(after, name, **labels) - total(before, name, **labels) == count, name
 
 
 def test_aborted_requests_say_so_and_leave_nothing(changing_engine, plain_outputs, tiny_model):
@@ -65,3 +123,19 @@ def test_a_request_aborted_while_it_is_held_tells_its_steps(changing_engine):
             assert soft["steps"] == len(soft["concepts"]) > 0
     assert any("soft_thinking" in output["meta_info"] for output in outputs)
     check_nothing_is_held(changing_engine)
+
+
+def _settled():
+    """The metrics when every rank has counted the end of every request; one answers for all."""
+    deadline = time.monotonic() + SETTLED_WITHIN
+    while True:
+        samples = scrape_processes()
+        counts = [
+            total(samples, f"soft_sglang:{name}", tp_rank=rank)
+            for rank in RANKS
+            for name in ("requests_total", "ends_total")
+        ]
+        if len(set(counts)) == 1:
+            return samples
+        assert time.monotonic() < deadline, counts
+        time.sleep(0.1)

@@ -53,6 +53,7 @@ if Version("0.5.22") <= VERSION:
 
 UNSUPPORTED = {
     "--speculative-algorithm": ["--speculative-algorithm", "NGRAM"],
+    "--decoupled-spec-role": ["--decoupled-spec-role", "drafter"],
     "--enable-pd-role-switch": ["--disaggregation-mode", "prefill", "--enable-pd-role-switch"],
     "--disaggregation-decode-enable-offload-kvcache": [
         *("--disaggregation-mode", "decode", "--disaggregation-decode-enable-offload-kvcache"),

@@ -154,10 +154,10 @@ GENERATE_ONLY = {
         {"return_sampling_mask": True},
         ["cannot be combined with return_sampling_mask"],
     ),
-    "session_params": (
+    "session": (
         {"soft_thinking": True},
-        {"session_params": {"id": "1"}},
-        ["cannot be combined with session_params"],
+        {"session_params": {"id": "1", "rid": "2"}},
+        ["soft_thinking.start must be 'thinking' or 'answer'"],
     ),
     "input_embeds": (
         {"soft_thinking": True},
