@@ -22,7 +22,7 @@ TWO_RANKS = {
     "SGLANG_TEST_RETRACT_INTERVAL": "13",
 }
 SAMPLINGS = varied_requests.SAMPLINGS
-PROMPTS = [[20 + i, 30, 40, 50 + i, 60] * 4 for i in range(len(SAMPLINGS))]
+PROMPTS = [[23 + i, 33, 40, 50 + i, 57] * 2 for i in range(len(SAMPLINGS))]
 """As long as each other: SGLang retracts the last of equals."""
 SOFT, GUMBEL, DISCRETE = 0, 1, 4
 """Some of the varied requests."""

@@ -1,7 +1,12 @@
 """Loading the plugin: the supported SGLang, and every patch active or no start."""
 
 import asyncio
+import os
+import pickle
 import re
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -11,10 +16,12 @@ from types import SimpleNamespace
 import pytest
 from sglang.srt.server_args import ServerArgs
 from torch.distributed import HashStore
+from transformers import AutoTokenizer
 
 import soft_sglang
 from soft_sglang.bundled import MODEL_PATH
 from soft_sglang.compatibility import check_sglang_version
+from soft_sglang.options import ServerOptions
 from soft_sglang.patches import plugin
 from soft_sglang.patches.announcement import (
     announcement,
@@ -24,8 +31,11 @@ from soft_sglang.patches.announcement import (
     support_of,
 )
 from soft_sglang.patches.front_end.engine import check_schedulers
+from soft_sglang.patches.front_end.tokenizer_worker import check_worker, hand_over
+from soft_sglang.patches.options import attach_options
 from soft_sglang.patches.record import When, patch
 from soft_sglang.patches.scheduler import world
+from soft_sglang.policies.registry import MODULES_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 
@@ -158,6 +168,62 @@ def test_with_data_parallelism_the_schedulers_are_asked(announced, said):
     assert support_of(manager.server_args).unsupported is None
     asyncio.run(learn_support(manager))
     assert support_of(manager.server_args).unsupported.startswith(said)
+
+
+@pytest.fixture
+def served():
+    """The process of a server."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+RECEIVE = """
+import pickle, sys
+from soft_sglang.cpu.environment import prepare
+prepare()
+print(pickle.load(sys.stdin.buffer))
+"""
+"""What a tokenizer worker does with its arguments."""
+
+
+@pytest.mark.parametrize("policies", ["", "no_such_module"])
+def test_a_tokenizer_worker_has_the_plugin_or_there_is_no_server(
+    policies, served, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(os, "getpid", lambda: served.pid)
+    (_, _, info), _ = hand_over(None, None, {"max_req_input_len": 7})
+    written = pickle.dumps(info)
+    monkeypatch.undo()
+    worker = subprocess.run(
+        [sys.executable, "-c", RECEIVE],
+        input=written,
+        capture_output=True,
+        env={**os.environ, MODULES_VARIABLE: policies},
+        cwd=tmp_path,
+        check=False,
+    )
+    if policies:
+        assert worker.returncode == 1
+        assert b"could not be loaded" in worker.stderr and b"The server ends" in worker.stderr
+        assert served.wait(timeout=60) == -signal.SIGKILL
+    else:
+        assert worker.returncode == 0, worker.stderr
+        assert worker.stdout.splitlines()[-1] == b"{'max_req_input_len': 7}"
+        assert served.poll() is None
+
+
+def test_a_tokenizer_worker_checks_the_markers_of_the_server():
+    server_args = ServerArgs(model_path=MODEL_PATH, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_PATH)
+    config = SimpleNamespace(vocab_size=len(tokenizer), hf_eos_token_id=None)
+    manager = SimpleNamespace(server_args=server_args, tokenizer=tokenizer, model_config=config)
+    attach_options(server_args, ServerOptions(think_end_str="日"))
+    check_worker(None, manager)  # requests may still name another
+    attach_options(server_args, ServerOptions(enable_soft_thinking=True, think_end_str="日"))
+    with pytest.raises(SystemExit, match=r"soft-sglang: .*日"):
+        check_worker(None, manager)
 
 
 def _start(announcements, dp_size=1):
