@@ -68,6 +68,16 @@ def test_a_batch_that_was_padded_since(model: Model, embedding: ConceptEmbedding
     assert torch.equal(fed[0], model.embed_tokens.weight[7])
 
 
+def test_a_decode_batch_that_was_padded_as_a_prefill(
+    model: Model, embedding: ConceptEmbedding
+) -> None:
+    """Where ranks attend apart, beside one that prefills: tokens are padded, requests are not."""
+    with embedding.feeding((ConceptInputs(None, torch.tensor([4, 2])),)):
+        fed = forward(model, [7, 5, 0, 0], [4, 2], decode=False)
+    torch.testing.assert_close(fed, rows(model, ALONE, MIXTURE, {0: 1.0}, {0: 1.0}))
+    assert torch.equal(fed[0], model.embed_tokens.weight[7])
+
+
 def test_the_decode_tail_of_a_mixed_batch(model: Model, embedding: ConceptEmbedding) -> None:
     tail = ConceptInputs(torch.tensor([3, 4]), torch.tensor([2, 4]))
     with embedding.feeding((tail,)):
