@@ -24,6 +24,9 @@ def unsupported_mode(server_args: Any) -> str | None:
         "--disaggregation-decode-enable-offload-kvcache": (
             view.disaggregation_decode_enable_offload_kvcache
         ),
+        "PD disaggregation of a pipeline (--disaggregation-mode, --pp-size)": (
+            view.disaggregation_mode not in (None, "null") and view.pp_size > 1
+        ),
         "--enable-pd-role-switch": view.enable_pd_role_switch,
         # a prefill is embedded in parts there, and the announced positions are those of the whole
         "--enable-adaptive-dispatch-to-encoder": view.enable_adaptive_dispatch_to_encoder,

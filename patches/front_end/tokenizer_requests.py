@@ -8,11 +8,10 @@ from typing import Any
 from soft_sglang.carriers import agreed
 from soft_sglang.markers import Vocabulary
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
-from soft_sglang.patches.announcement import support_of
 from soft_sglang.patches.front_end.asking import asked_field
+from soft_sglang.patches.front_end.unsupported_requests import refuse_unsupported
 from soft_sglang.patches.options import options_of
 from soft_sglang.patches.record import When, patch
-from soft_sglang.policies.registry import MODULES_VARIABLE
 
 _INT64 = 1 << 63
 
@@ -80,21 +79,7 @@ def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
         return
     if custom is not None and not isinstance(custom, dict):
         raise ValueError(f"custom_params must be an object, got {type(custom).__name__}.")
-    support = support_of(self.server_args)
-    if support.unsupported is not None:
-        raise ValueError(f"{REQUEST_KEY} is not available: {support.unsupported}.")
-    _refuse_unsupported(obj, sampling)
-    _refuse_samples_of_pair(sampling, self.server_args.disaggregation_mode)
-    if soft.given.get("start", "auto") == "auto" and _goes_on_in_session(obj):
-        raise ValueError(
-            f"{REQUEST_KEY}.start must be 'thinking' or 'answer' in a request that goes on in a "
-            "session: what came before is not known where 'auto' is decided."
-        )
-    if soft.policy is not None and soft.policy.name not in support.policies:
-        raise ValueError(
-            f"{REQUEST_KEY}.policy {soft.policy.name!r} is not known to the server's schedulers; "
-            f"name its module in {MODULES_VARIABLE} before the start."
-        )
+    refuse_unsupported(obj, sampling, soft, self.server_args)
     seed = sampling.get("sampling_seed")
     params = soft.resolve(
         vocabulary_of(self),
@@ -141,35 +126,6 @@ def number_samples(self: Any, tokenized_obj: Any) -> None:
     own.custom_params = {**custom, WIRE_KEY: dict(shared)}
     tokenized_obj.sampling_params = own
     shared["seed"] = _wrapped(shared["seed"] + 1)
-
-
-def _refuse_unsupported(obj: Any, sampling: dict[str, Any]) -> None:
-    refused = {
-        "beam_width above 1": (sampling.get("beam_width") or 1) != 1,
-        "input_embeds": obj.input_embeds is not None,
-        "positional_embed_overrides": obj.positional_embed_overrides is not None,
-        "return_sampling_mask": bool(obj.return_sampling_mask),
-    }
-    for what, present in refused.items():
-        if present:
-            raise ValueError(
-                f"{REQUEST_KEY} cannot be combined with {what}; remove it, or set "
-                f"{REQUEST_KEY} to false."
-            )
-
-
-def _refuse_samples_of_pair(sampling: dict[str, Any], disaggregation_mode: str) -> None:
-    """SGLang gives all samples of a request one room for their transfer, and they never end."""
-    if disaggregation_mode != "null" and sampling.get("n") not in (None, 1):
-        raise ValueError(
-            f"n must be 1 on a pair of a prefill and a decode server, got {sampling['n']!r}: "
-            "SGLang does not serve several samples of a request there; send as many requests."
-        )
-
-
-def _goes_on_in_session(obj: Any) -> bool:
-    """Whether the scheduler puts a request's prompt together with that of an earlier one."""
-    return isinstance(obj.session_params, dict) and obj.session_params.get("rid") is not None
 
 
 def _checked_seed(seed: Any) -> int:

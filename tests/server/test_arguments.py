@@ -59,6 +59,7 @@ UNSUPPORTED = {
         *("--disaggregation-mode", "decode", "--disaggregation-decode-enable-offload-kvcache"),
         *("--hicache-storage-backend", "file"),
     ],
+    "of a pipeline": ["--disaggregation-mode", "prefill", "--pp-size", "2"],
     "--dllm-algorithm": ["--dllm-algorithm", "LowConfidence"],
     "--enable-pdmux": ["--enable-pdmux"],
     "--smg-grpc-mode": ["--grpc-mode"],
