@@ -4,13 +4,24 @@ The first step of a thought happens on one of them and all others on the other, 
 requests every few steps here.
 """
 
-import json
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from asking import MODEL, PROMPT, TRACED, answer_of, chat, check_answer, complete, same_trace
+from asking import (
+    MODEL,
+    PROMPT,
+    QUESTION,
+    TRACED,
+    WIDE,
+    answer_of,
+    chat,
+    check_answer,
+    complete,
+    same_trace,
+)
 from metric_samples import scrape, total
 from server_pair import Role, ServerPair
 from streaming import read
@@ -201,30 +212,27 @@ def test_the_gateway_passes_errors_on(fields, message, pair):
     assert message in response.text
 
 
-def test_a_schema_after_the_thought(pair, client):
-    schema = {
-        "type": "object",
-        "properties": {"ok": {"type": "boolean"}},
-        "required": ["ok"],
-        "additionalProperties": False,
-    }
-    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-    soft = {**_ALWAYS_COLD, "early_stopping_length_threshold": 3}
-    whole = chat(client, soft, response_format=form, max_tokens=STEPS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_grammar_after_the_thought(steps, pair, client):
+    """Both servers' grammars see the first token; the one that decodes goes on with it."""
+    soft = {**_ALWAYS_COLD, "early_stopping_length_threshold": steps}
+    pattern = "(yes|no): [0-9]{3}"
+    whole = chat(client, soft, extra_body={"regex": pattern}, max_tokens=STEPS).choices[0]
     body = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": "What is 7*20?"}],
+        "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": STEPS,
-        "response_format": form,
+        "regex": pattern,
         "soft_thinking": soft,
-        **{"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0},
+        **WIDE,
     }
     response = pair.ask("/v1/chat/completions", body)
     assert response.status_code == 200, response.text
     (choice,) = response.json()["choices"]
-    assert set(json.loads(choice["message"]["content"])) == {"ok"}
-    assert choice["message"]["content"] == whole.choices[0].message.content
-    assert same_trace(choice["soft_thinking"], answer_of(whole.choices[0]))
+    assert re.fullmatch(pattern, choice["message"]["content"])
+    assert choice["message"]["content"] == whole.message.content
+    assert choice["soft_thinking"]["steps"] == steps
+    assert same_trace(choice["soft_thinking"], answer_of(whole))
 
 
 _ORDINARY = {"max_new_tokens": 8, "sampling_seed": 1}
