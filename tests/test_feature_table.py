@@ -19,7 +19,8 @@ def _rows() -> list[dict[str, str]]:
     found = [
         match.groupdict() for line in TABLE.read_text().splitlines() if (match := _ROW.match(line))
     ]
-    return [row for row in found if row["feature"] != "feature" and set(row["feature"]) != {"-"}]
+    heads = {"feature", "mode"}
+    return [r for r in found if r["feature"] not in heads and set(r["feature"]) != {"-"}]
 
 
 def _functions(path: Path) -> set[str]:
