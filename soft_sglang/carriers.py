@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY
@@ -16,6 +16,7 @@ CONTAINERS = (
     "session_params",
     "options",
     "parameters",
+    "instances",
 )
 """Objects of a body in which the field may stand too. Gateways that drop the field itself keep one
 of them; in ``metadata``, whose values are strings, it is a string of JSON."""
@@ -23,13 +24,25 @@ of them; in ``metadata``, whose values are strings, it is a string of JSON."""
 _CLIENT_ARGUMENT = "extra_body"
 _NEAR = ("softthinking", "enablesoftthinking")
 """Letters of keys that are taken for a misspelled field."""
-_MAY_MEAN_THE_FIELD = re.compile(rb"soft|\\u00[4-7]", re.IGNORECASE)
-"""What a body's text contains if a key of it means the field: JSON may escape its letters."""
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
 
 
 def may_have_field(body: bytes) -> bool:
-    """Whether a body is worth parsing; never False for one that has the field."""
-    return _MAY_MEAN_THE_FIELD.search(body) is not None
+    """Whether a body is worth parsing; never False for one that has the field.
+
+    Bodies may be tens of megabytes of images: nothing here is slower than a copy. JSON may be in
+    UTF-16 or UTF-32, and may escape letters.
+    """
+    if b"soft" in body.lower() or b"\0" in body[:4]:
+        return True
+    return b"\\u00" in body and _ESCAPED_LETTER.search(body) is not None
+
+
+def is_asked(field: Any) -> bool:
+    """Whether a value of the field, right or wrong, asks for soft thinking."""
+    if isinstance(field, Mapping):
+        return field.get("enabled") is not False
+    return field is not None and field is not False
 
 
 def take_field(
@@ -54,7 +67,11 @@ def take_field(
         given[REQUEST_KEY] = rest.pop(REQUEST_KEY)
     for name in CONTAINERS:
         inside = body.get(name)
-        if not isinstance(inside, Mapping) or (reads_sampling and name == SAMPLING):
+        if reads_sampling and name == SAMPLING:
+            continue
+        if isinstance(inside, Sequence) and not isinstance(inside, str):
+            _refuse_in_list(inside, name)
+        if not isinstance(inside, Mapping):
             continue
         _refuse_near_spellings(inside, name)
         if REQUEST_KEY not in inside:
@@ -65,7 +82,7 @@ def take_field(
             continue
         given[f"{name}.{REQUEST_KEY}"] = value
         left = {key: other for key, other in inside.items() if key != REQUEST_KEY}
-        if value and name == SAMPLING:
+        if is_asked(value):
             _refuse_stray_parameters(left)
         if left:
             rest[name] = left
@@ -78,9 +95,21 @@ def take_field(
             f"put {REQUEST_KEY} beside the request's other fields."
         )
     value = agreed(given.items())
-    if value:
+    if is_asked(value):
         _refuse_stray_parameters(rest)
     return rest, value
+
+
+def _refuse_in_list(entries: Sequence[Any], name: str) -> None:
+    """The field stands once for a whole request; refuse it in one of several objects."""
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            _refuse_near_spellings(entry, name)
+            if REQUEST_KEY in entry:
+                raise ValueError(
+                    f"{REQUEST_KEY} cannot stand in a list of {name}; put it beside the request's "
+                    "other fields, for all of them."
+                )
 
 
 def agreed(given: Iterable[tuple[str, Any]]) -> Any:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from soft_sglang.carriers import CONTAINERS, agreed, may_have_field, take_field
+from soft_sglang.carriers import CONTAINERS, agreed, is_asked, may_have_field, take_field
 
 FIELD = {"max_topk": 3}
 
@@ -65,10 +65,15 @@ def test_the_same_value_twice_is_one_value():
         ),
         ({"extra_body": {"soft_thinking": True}}, ["extra_body is an argument", "openai client"]),
         ({"soft_thinking": True, "max_topk": 3}, ["max_topk is a parameter of soft_thinking"]),
-        (
-            {"sampling_params": {"soft_thinking": True, "noise": "gumbel"}},
-            ["noise is a parameter of soft_thinking"],
+        ({"soft_thinking": {}, "max_topk": 3}, ["max_topk is a parameter of soft_thinking"]),
+        *(
+            ({name: {"soft_thinking": True, "noise": "gumbel"}}, ["noise is a parameter"])
+            for name in CONTAINERS
+            if name != "metadata"
         ),
+        ({"session_params": [{"soft_thinking": True}]}, ["in a list of session_params"]),
+        ({"instances": [{"text": "a"}, {"soft_thinking": False}]}, ["in a list of instances"]),
+        ({"instances": [{"softthinking": True}]}, ["instances has a field 'softthinking'"]),
     ],
     ids=str,
 )
@@ -108,6 +113,23 @@ def test_no_body_with_the_field_is_passed_over(key, letter):
         text = f"{text[:place]}\\u{ord(text[place]):04x}{text[place + 1 :]}"
     assert key in json.loads(text)
     assert may_have_field(text.encode())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+def test_nor_one_in_another_encoding(encoding):
+    assert may_have_field('{"soft_thinking": true}'.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        *[(value, True) for value in (True, {}, {"enabled": True}, {"max_topk": 3}, [], "x", 0)],
+        *[(value, False) for value in (None, False, {"enabled": False})],
+    ],
+    ids=str,
+)
+def test_what_asks(field, asked):
+    assert is_asked(field) is asked
 
 
 @pytest.mark.parametrize("body", [b'{"text": "what is 3*4"}', b'{"text": "caf\\u00e9"}'])

@@ -42,7 +42,8 @@ PREFILLS = {
     "nothing": (None, True),
     "an idle rank": (batch(ForwardMode.IDLE), True),
     "discrete prompts": (batch(EXTEND, DISCRETE, DISCRETE), True),
-    "prompts": (batch(EXTEND, FRESH, DISCRETE, COCONUT), True),
+    "prompts": (batch(EXTEND, FRESH, DISCRETE), True),
+    "a prompt whose hidden state is fed": (batch(EXTEND, DISCRETE, COCONUT), False),
     "a resumed request": (batch(EXTEND, DISCRETE, RESUMED), False),
     "discrete steps beside a prompt": (batch(MIXED, DISCRETE, DISCRETE, decoding=1), True),
     "a step beside a prompt": (batch(MIXED, DISCRETE, FRESH, decoding=1), False),
@@ -53,10 +54,16 @@ PREFILLS = {
 
 
 @pytest.mark.parametrize("what", PREFILLS)
-def test_vote_on_the_graph_of_a_prefill(what):
+def test_vote_on_the_graph_of_a_prefill(what, monkeypatch):
+    monkeypatch.setattr(eager, "server_captures_hidden", lambda: False)
     local_batch, vote = PREFILLS[what]
     assert eager.vote_on_prefill(True, local_batch=local_batch) is vote
     assert eager.vote_on_prefill(False, local_batch=local_batch) is False
+
+
+def test_a_graph_that_keeps_hidden_states_prefills(monkeypatch):
+    monkeypatch.setattr(eager, "server_captures_hidden", lambda: True)
+    assert eager.vote_on_prefill(True, local_batch=batch(EXTEND, DISCRETE, COCONUT))
 
 
 @pytest.mark.parametrize("captured", [False, True])

@@ -87,7 +87,7 @@ def test_resolving_twice_is_harmless():
     assert request.sampling_params == once
 
 
-@pytest.mark.parametrize("field", [False, None, {}])
+@pytest.mark.parametrize("field", [False, None, {"enabled": False}])
 def test_an_embedding_request_carries_nothing(field):
     request = SimpleNamespace(sampling_params={"custom_params": {"soft_thinking": field}})
     resolve_request(_manager(), request, ())
@@ -95,7 +95,7 @@ def test_an_embedding_request_carries_nothing(field):
 
 
 @pytest.mark.parametrize("where", ["sampling_params", "custom_params", "the request"])
-@pytest.mark.parametrize("field", [True, {"max_topk": 3}, "x"])
+@pytest.mark.parametrize("field", [True, {}, {"max_topk": 3}, "x"])
 def test_an_embedding_request_cannot_ask(where, field):
     own = {"soft_thinking": field}
     request = SimpleNamespace(sampling_params={"custom_params": own})

@@ -28,6 +28,8 @@ class Api:
     """Of a response, or of one object of a stream; None: the route's outputs have it already."""
     reads_sampling: bool = False
     """Whether a request's ``sampling_params`` are read by SGLang."""
+    inside: str | None = None
+    """An object of the body that holds a whole request of ``/generate``."""
 
 
 def _native_error(message: str) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _ollama_place(data: dict[str, Any]) -> Place | None:
 
 NATIVE = Api(_native_error, reads_sampling=True)
 """``/generate``: every output has its ``meta_info``."""
-VERTEX = Api(_native_error)
+VERTEX = Api(_native_error, inside="parameters")
 """Its predictions are outputs of ``/generate``."""
 OPENAI = Api(_openai_error)
 RESPONSES = Api(_responses_error, _responses_place)

@@ -31,7 +31,10 @@ def extend_application(_result: None, global_state: Any) -> None:
     manager = global_state.tokenizer_manager
     options = options_of(manager.server_args)
     # around the router: in a tokenizer worker the application's own middlewares are built already
-    app.router.middleware_stack = FieldMiddleware(app.router.middleware_stack, options)
+    routes = app.router.middleware_stack
+    if isinstance(routes, FieldMiddleware):  # of a server that this process ran before
+        routes = routes.app
+    app.router.middleware_stack = FieldMiddleware(routes, options)
 
     async def soft_thinking_info() -> dict[str, Any]:
         from soft_sglang import __version__

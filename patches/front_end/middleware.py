@@ -13,7 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 
 from soft_sglang.answer import PER_STEP, chunk
-from soft_sglang.carriers import may_have_field, take_field
+from soft_sglang.carriers import agreed, is_asked, may_have_field, take_field
 from soft_sglang.options import ServerOptions
 from soft_sglang.parameters import REQUEST_KEY, read_request
 from soft_sglang.patches.front_end.apis import OPENAI, Api, Place, lines_with_json
@@ -29,22 +29,27 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_FORM_FIELD = re.compile(rb'name="?(soft[-_ ]?thinking)', re.IGNORECASE)
+_FORM_FIELD = re.compile(
+    rb'^content-disposition:\s*form-data;\s*name="?soft[-_ ]?thinking"?\s*(?:;|\r?$)',
+    re.IGNORECASE | re.MULTILINE,
+)
+_BUILT_IN_TOOLS = frozenset({"web_search", "web_search_preview", "code_interpreter"})
+"""Of ``/v1/responses``: SGLang generates again after each call of theirs."""
 
 
 class FieldMiddleware:
     """ASGI middleware; must be the innermost, so that it sees what a route sees."""
 
     def __init__(self, app: Any, options: ServerOptions) -> None:
-        self._app = app
+        self.app = app
         self._options = options
         self._generating = generating_routes()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        path = scope.get("path", "").removeprefix(scope.get("root_path", ""))
+        path = _route_path(scope)
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT"):
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif path in self._generating:
             await self._generate(self._generating[path], scope, receive, send)
         elif path in NOTHING_GENERATED:
@@ -52,7 +57,7 @@ class FieldMiddleware:
         elif path == TRANSCRIPTIONS:
             await self._refuse(path, OPENAI, scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     async def _generate(self, api: Api, scope: Any, receive: Receive, send: Send) -> None:
         body = await _read(receive)
@@ -66,20 +71,21 @@ class FieldMiddleware:
         receive = _replayed(body, receive)
         with asking(field):
             if api.place is None:
-                await self._app(scope, receive, send)
+                await self.app(scope, receive, send)
                 return
             with collecting_answers() as answers:
-                await self._app(scope, receive, Answering(send, api.place, answers))
+                await self.app(scope, receive, Answering(send, api.place, answers))
 
     def _taken(self, api: Api, body: bytes) -> tuple[bytes, Any]:
         parsed = _parsed(body)
         if parsed is None:
             return body, None
         rest, field = take_field(parsed, reads_sampling=api.reads_sampling)
-        if field and parsed.get("background"):
-            raise ValueError(
-                f"{REQUEST_KEY} cannot be combined with background; its answer would be lost."
-            )
+        if api.inside is not None and isinstance(rest.get(api.inside), dict):
+            rest[api.inside], own = take_field(rest[api.inside], reads_sampling=True)
+            field = agreed([("the request", field), (api.inside, own)])
+        if is_asked(field):
+            _refuse_lost_answers(parsed)
         # now, while the status can still say so: some routes answer errors in a stream
         read_request(field, {}, self._options)
         return (body if rest == parsed else json.dumps(rest).encode()), field
@@ -88,9 +94,11 @@ class FieldMiddleware:
         body = await _read(receive)
         if body is None:
             return
-        form = path == TRANSCRIPTIONS
         try:
-            asked = _FORM_FIELD.search(body) if form else take_field(_parsed(body) or {})[1]
+            if path == TRANSCRIPTIONS:
+                asked = _FORM_FIELD.search(body) is not None
+            else:
+                asked = is_asked(take_field(_parsed(body) or {})[1])
             if asked:
                 raise ValueError(
                     f"{REQUEST_KEY} is not available on {path}; use a route that generates text, "
@@ -99,7 +107,7 @@ class FieldMiddleware:
         except ValueError as error:
             await JSONResponse(api.error(str(error)), 400)(scope, receive, send)
             return
-        await self._app(scope, _replayed(body, receive), send)
+        await self.app(scope, _replayed(body, receive), send)
 
 
 class Answering:
@@ -165,6 +173,29 @@ class Answering:
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
+def _route_path(scope: Any) -> str:
+    """The path of a request as the router sees it, without what a proxy put before it."""
+    path: str = scope.get("path", "")
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+def _refuse_lost_answers(request: Mapping[str, Any]) -> None:
+    """Refuse what SGLang answers later or in several parts, of which one answer cannot tell."""
+    if request.get("background"):
+        raise ValueError(
+            f"{REQUEST_KEY} cannot be combined with background; its answer would be lost."
+        )
+    tools = request.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind in _BUILT_IN_TOOLS:
+            raise ValueError(
+                f"{REQUEST_KEY} cannot be combined with the built-in tool {kind!r}, after which "
+                "the model thinks anew; use a function."
+            )
+
+
 async def _read(receive: Receive) -> bytes | None:
     """The whole body of a request; None: the client has gone."""
     parts = []
@@ -198,6 +229,6 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
         return None
     try:
         parsed = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None

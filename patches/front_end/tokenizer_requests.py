@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from soft_sglang.carriers import agreed
+from soft_sglang.carriers import agreed, is_asked
 from soft_sglang.markers import Vocabulary
 from soft_sglang.parameters import FLAT_NAMES, REQUEST_KEY, WIRE_KEY, read_request
 from soft_sglang.patches.front_end.asking import asked_field
@@ -68,7 +68,7 @@ def resolve_request(self: Any, obj: Any, prompt: Sequence[int]) -> None:
     obj.sampling_params = sampling
     field = agreed(carriers.items())
     if not hasattr(obj, "return_logprob"):  # an embedding request
-        if field:
+        if is_asked(field):
             raise ValueError(f"{REQUEST_KEY} cannot be asked for where nothing is generated.")
         return
     if field is None:

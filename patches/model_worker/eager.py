@@ -1,12 +1,13 @@
 """Batches that no captured graph can compute."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from soft_sglang.patches.model_worker.forward_batch import SoftBatch, traces_in
 from soft_sglang.patches.record import When, patch
 from soft_sglang.policies.registry import policy_named
+from soft_sglang.trace import RequestTrace
 
 
 def must_be_eager(model_runner: Any, forward_batch: Any, soft: SoftBatch) -> bool:
@@ -37,7 +38,10 @@ _UPSTREAM = "Not applicable."
     "managers.scheduler_components.dp_attn._local_prefill_cuda_graph_vote",
     When.AFTER,
     why=_WHY,
-    how="Votes against a prefill's graph where this rank is to feed concepts in the step.",
+    how=(
+        "Votes against a prefill's graph where this rank is to feed concepts in the step, or needs "
+        "hidden states that the graph does not keep."
+    ),
     upstream=_UPSTREAM,
 )
 def vote_on_prefill(vote: bool, *, local_batch: Any, **kwargs: Any) -> bool:
@@ -49,7 +53,8 @@ def vote_on_prefill(vote: bool, *, local_batch: Any, **kwargs: Any) -> bool:
         return vote
     # a decode batch would be seen as a prefill of one token each
     decodes = bool(local_batch.decoding_reqs) or not local_batch.forward_mode.is_extend()
-    return not decodes and not any(trace.concepts for trace in traces)
+    feeds = decodes or any(trace.concepts for trace in traces)
+    return not feeds and (not _feed_hidden(traces) or server_captures_hidden())
 
 
 @patch(
@@ -63,9 +68,13 @@ def vote_on_decode(vote: bool, *, local_batch: Any, **kwargs: Any) -> bool:
     """This rank's vote on the graph of a decode step."""
     if not vote or local_batch is None or not local_batch.reqs:
         return vote
-    policies = [policy_named(trace.params.policy) for trace in traces_in(local_batch)]
-    feeds_hidden = any(policy is not None and policy.feeds_hidden for policy in policies)
-    return not feeds_hidden or server_captures_hidden()
+    return not _feed_hidden(traces_in(local_batch)) or server_captures_hidden()
+
+
+def _feed_hidden(traces: Sequence[RequestTrace]) -> bool:
+    """Whether a request's policy needs the last hidden states."""
+    policies = [policy_named(trace.params.policy) for trace in traces]
+    return any(policy is not None and policy.feeds_hidden for policy in policies)
 
 
 @contextmanager

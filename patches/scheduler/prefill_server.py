@@ -82,7 +82,8 @@ def _lacks_rows(scheduler: Any, room: int | None) -> bool:
     """Whether a server that a request goes to registered fewer buffers than this one has."""
     manager = scheduler.disagg_prefill_bootstrap_queue.kv_manager
     own = len(manager.kv_args.aux_data_ptrs)
-    peers = [manager.decode_kv_args_table.get(key) for key in manager.transfer_infos.get(room, ())]
+    infos = getattr(manager, "transfer_infos", {})  # a fake transfer has none
+    peers = [manager.decode_kv_args_table.get(key) for key in infos.get(room, ())]
     return any(_buffers(peer) < own for peer in peers if peer is not None)
 
 

@@ -187,8 +187,9 @@ def test_without_the_field_there_is_no_answer(http, path):
 
 
 @pytest.mark.parametrize("path", NOTHING_GENERATED)
-def test_routes_that_generate_nothing_refuse(http, path):
-    answer = http.post(path, json={**NOTHING_GENERATED[path], "soft_thinking": True})
+@pytest.mark.parametrize("field", [True, {}], ids=str)
+def test_routes_that_generate_nothing_refuse(http, path, field):
+    answer = http.post(path, json={**NOTHING_GENERATED[path], "soft_thinking": field})
     assert answer.status_code == 400
     assert f"soft_thinking is not available on {path}" in answer.text
 
@@ -198,6 +199,8 @@ def test_transcriptions_refuse(http):
     answer = http.post("/v1/audio/transcriptions", **form)
     assert answer.status_code == 400
     assert "soft_thinking is not available on /v1/audio/transcriptions" in answer.text
+    form = {"files": {"file": ("soft-thinking-talk.wav", b"RIFF")}, "data": {"model": MODEL}}
+    assert "soft_thinking" not in http.post("/v1/audio/transcriptions", **form).text
 
 
 @pytest.mark.parametrize("path", TOKENS_ONLY)
@@ -290,11 +293,20 @@ def _has_answer(event):
     return "soft_thinking" in event or "soft_thinking" in (event.get("response") or {})
 
 
-def test_a_response_in_the_background_is_refused(http):
-    request = {**REQUESTS["/v1/responses"], "soft_thinking": True, "background": True}
+@pytest.mark.parametrize(
+    ("beside", "words"),
+    [
+        ({"background": True}, "soft_thinking cannot be combined with background"),
+        ({"tools": [{"type": "web_search"}]}, "with the built-in tool 'web_search'"),
+    ],
+    ids=["background", "tool"],
+)
+@pytest.mark.parametrize("field", [True, {}], ids=str)
+def test_responses_whose_answer_would_be_lost_are_refused(http, beside, words, field):
+    request = {**REQUESTS["/v1/responses"], "soft_thinking": field, **beside}
     answer = http.post("/v1/responses", json=request)
     assert answer.status_code == 400
-    assert "soft_thinking cannot be combined with background" in answer.text
+    assert words in answer.text
 
 
 @pytest.fixture(scope="module")
@@ -392,15 +404,28 @@ def test_sagemaker(http, by_chat):
     _check(answer["choices"][0]["soft_thinking"], by_chat, "think_end")
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["top level", "parameters"])
-def test_vertex(http, by_chat, inside):
-    request = {
-        "instances": [{"text": PROMPT}, {"text": PROMPT}],
-        "parameters": {"sampling_params": SAMPLING},
+@pytest.mark.parametrize("place", ["top level", "parameters", "session_params", "sampling_params"])
+def test_vertex(http, by_chat, place):
+    parameters = {"sampling_params": {**SAMPLING}}
+    request = {"instances": [{"text": PROMPT}, {"text": PROMPT}], "parameters": parameters}
+    places = {
+        "top level": request,
+        "parameters": parameters,
+        "session_params": parameters.setdefault("session_params", {}),
+        "sampling_params": parameters["sampling_params"],
     }
-    (request["parameters"] if inside else request)["soft_thinking"] = TRACED
+    places[place]["soft_thinking"] = TRACED
+    if place != "session_params":
+        del parameters["session_params"]
     for prediction in http.post("/vertex_generate", json=request).json()["predictions"]:
         _check(prediction["meta_info"]["soft_thinking"], by_chat, "think_end")
+
+
+def test_vertex_has_one_field_for_all_instances(http):
+    request = {"instances": [{"text": PROMPT, "soft_thinking": True}]}
+    answer = http.post("/vertex_generate", json=request)
+    assert answer.status_code == 400
+    assert "soft_thinking cannot stand in a list of instances" in answer.text
 
 
 OLLAMA_ROUTES = pytest.mark.parametrize(
