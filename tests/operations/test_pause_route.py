@@ -9,7 +9,7 @@ from asking import PROMPT, TRACED, same_trace
 
 STARTED = 5
 """Chunks of every request when the server is paused."""
-SAMPLING = {"temperature": 1.0, "max_new_tokens": 400, "ignore_eos": True}
+SAMPLING = {"temperature": 1.0, "max_new_tokens": 120, "ignore_eos": True}
 SOFT = {**SAMPLING, "soft_thinking": TRACED}
 DISCRETE = {**SAMPLING, "temperature": 0}
 REQUESTS = [{"text": PROMPT, "sampling_params": sampling} for sampling in (SOFT, DISCRETE, SOFT)]
