@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from typing import Any
 
 from soft_sglang.patches.front_end.default_markers import check_default_markers
@@ -70,12 +71,8 @@ def hand_over(
 )
 def check_worker(_result: None, self: Any, *args: Any, **kwargs: Any) -> None:
     """Check a worker's tokenizer manager."""
-    from multiprocessing import parent_process
-
-    parent = parent_process()
-    if parent is None:  # the process of an Engine
+    if parent_process() is None:  # the process of an Engine
         check_default_markers(self)
         return
-    assert parent.pid is not None
-    with _or_no_server(parent.pid):
+    with _or_no_server(os.getppid()):
         check_default_markers(self)

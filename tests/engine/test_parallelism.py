@@ -1,4 +1,4 @@
-"""Tensor parallelism changes no result, noise included; data parallelism serves soft requests."""
+"""Ranks and workers change no result: tensor and data parallelism, an Engine's workers."""
 
 import pytest
 import varied_requests
@@ -26,3 +26,10 @@ def test_data_parallel_ranks_give_what_one_gives(plain_outputs, house, tiny_mode
     assert not support_of(manager.server_args).ask_schedulers
     states = engine.loop.run_until_complete(manager.get_internal_state())
     assert [state["soft_thinking"] for state in states] == [soft_sglang.__version__] * 2
+
+
+@pytest.mark.slow
+def test_an_engine_with_a_router_gives_what_one_without_gives(plain_outputs, house, tiny_model):
+    """More processes could attach their own tokenizer worker; the Engine has one."""
+    engine = house.get(tiny_model("llama"), tokenizer_worker_num=2)
+    varied_requests.check_same(varied_requests.run(engine), plain_outputs)
