@@ -18,10 +18,10 @@ def scrape(http: httpx.Client) -> Samples:
     return _samples(text_string_to_metric_families(response.text))
 
 
-def scrape_processes(folder: Path | None = None) -> Samples:
-    """The same of the processes that keep their metrics in a folder; default: SGLang's."""
+def scrape_processes(folder: Path) -> Samples:
+    """The same of the processes that keep their metrics in a folder."""
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, None if folder is None else str(folder))
+    MultiProcessCollector(registry, str(folder))
     return _samples(registry.collect())
 
 

@@ -29,13 +29,22 @@ def engine(house, tiny_model):
     return house.get(tiny_model("llama"))
 
 
+@pytest.fixture(scope="session")
+def metrics_folder(tmp_path_factory):
+    """Where the processes of :func:`changing_engine` put their metrics."""
+    return tmp_path_factory.mktemp("metrics")
+
+
 @pytest.fixture
-def changing_engine(house, tiny_model):
+def changing_engine(house, tiny_model, metrics_folder):
     """A tiny Llama on two ranks, for the tests that hold its requests and change its weights."""
-    two_cores = {"SGLANG_CPU_OMP_THREADS_BIND": "0|1"}
+    environment = {
+        "SGLANG_CPU_OMP_THREADS_BIND": "0|1",
+        "PROMETHEUS_MULTIPROC_DIR": str(metrics_folder),  # SGLang's would stay in the environment
+    }
     return house.get(
         tiny_model("llama"),
-        two_cores,
+        environment,
         tp_size=2,
         enable_metrics=True,
         enable_metrics_for_all_schedulers=True,

@@ -60,11 +60,11 @@ def test_held_requests_give_what_undisturbed_ones_give(
     assert retracted == {1 if mode == "retract" else 0}
 
 
-def test_every_rank_counts(changing_engine):
+def test_every_rank_counts(changing_engine, metrics_folder):
     """``--enable-metrics-for-all-schedulers``: each rank of the two says the same."""
-    before = _settled()
+    before = _settled(metrics_folder)
     outputs = varied_requests.run(changing_engine)
-    after = _settled()
+    after = _settled(metrics_folder)
     told = [output["meta_info"].get("soft_thinking") for output in outputs]
     soft = [answer for answer in told if answer is not None]
     for rank in RANKS:
@@ -125,11 +125,11 @@ def test_a_request_aborted_while_it_is_held_tells_its_steps(changing_engine):
     check_nothing_is_held(changing_engine)
 
 
-def _settled():
+def _settled(folder):
     """The metrics when every rank has counted the end of every request; one answers for all."""
     deadline = time.monotonic() + SETTLED_WITHIN
     while True:
-        samples = scrape_processes()
+        samples = scrape_processes(folder)
         counts = [
             total(samples, f"soft_sglang:{name}", tp_rank=rank)
             for rank in RANKS
