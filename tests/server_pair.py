@@ -77,6 +77,8 @@ class ServerPair:
             "SGLANG_CPU_OMP_THREADS_BIND": core,
             "UCX_TLS": _TRANSPORTS,
             "SGLANG_DISAGG_PREFILL_EARLY_SEND_CACHED_PREFIX": "0",  # waits with events of CUDA
+            # a busy machine is not a lost server
+            "SGLANG_DISAGGREGATION_HEARTBEAT_MAX_FAILURE": "100",
             "PYTHONPATH": os.pathsep.join(install(_PLUGIN, home / "plugin")),
             **role.environment,
         }
