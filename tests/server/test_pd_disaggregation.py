@@ -59,13 +59,14 @@ _SOFT = {
     "a hidden state": {**TRACED, "policy": "coconut_tf"},
 }
 """``soft_thinking`` by what is special about the first step."""
-RETRACTED = (
+RETRACTED = [
     "Gumbel noise",
-    "thinking again",
-    "the state of a policy",
-    "a policy that mixes the answer",
     "a hidden state",
-)
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("thinking again", "the state of a policy", "a policy that mixes the answer")
+    ),
+]
 KINDS = {
     **{name: (soft, STEPS) for name, soft in _SOFT.items()},
     "only one token": (_NEVER_COLD, 1),
@@ -297,13 +298,13 @@ def endless(token_id):
     return body
 
 
-def test_retracted_thoughts_go_on_where_they_were(pair, expected, endless):
+@pytest.mark.parametrize("name", RETRACTED)
+def test_retracted_thoughts_go_on_where_they_were(pair, expected, endless, name):
     """SGLang retracts who has emitted less: here it is always the soft one."""
     with running(pair, endless(False)):
-        for name in RETRACTED:
-            output = pair.ask("/generate", body_of(name)).json()
-            check_same(output, expected[name])
-            assert output["meta_info"]["num_retractions"] >= 1, name
+        output = pair.ask("/generate", body_of(name)).json()
+    check_same(output, expected[name])
+    assert output["meta_info"]["num_retractions"] >= 1
 
 
 def test_an_abort_leaves_nothing(pair, endless):
@@ -319,7 +320,7 @@ def test_an_abort_leaves_nothing(pair, endless):
 
 
 def test_a_request_whose_prefill_never_comes_can_be_aborted(pair, endless):
-    """It waits in a queue of the decode server alone."""
+    """It waits in a queue of the decode server, which may answer it with an error."""
     room = {"bootstrap_host": "127.0.0.1", "bootstrap_port": pair.bootstrap_port}
     body = {**endless(_NEVER_COLD), **room, "bootstrap_room": 12345, "rid": "waiting"}
     deadline = time.monotonic() + WITHIN
@@ -332,7 +333,6 @@ def test_a_request_whose_prefill_never_comes_can_be_aborted(pair, endless):
                 time.sleep(0.2)
     response = answer.result()
     assert "bort" in response.text, response.text
-    assert response.is_success, response.text
     wait_until_idle(pair.decode)
 
 
