@@ -17,7 +17,7 @@ INVARIANTS := tests/test_drift.py tests/test_model_classes.py tests/test_hybrid_
 		neighbours.py thinking_markers.py) \
 	tests/engine/test_thinking_policies.py::test_coconut_alone_leaks_no_hidden_states \
 	$(addprefix tests/server/test_, plugin.py arguments.py cluster_commands.py bad_requests.py chat.py \
-		completions.py generate.py start_of_thinking.py stream.py)
+		completions.py generate.py routes.py start_of_thinking.py stream.py)
 
 .PHONY: help setup serve lint test eval invariants matrix test-slow format clean
 
