@@ -4,6 +4,7 @@ import atexit
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tiny_models import tokenizer_path
 
 from soft_sglang import Engine
@@ -38,7 +39,14 @@ class EngineHouse:
             self._engine.shutdown()
             # at exit it would do so once more, and log to a file that pytest has closed by then
             atexit.unregister(self._engine.shutdown)
+            _forget_metrics()
         self._engine = self._key = None
+
+
+def _forget_metrics() -> None:
+    """Let the next engine of this process register its metrics; SGLang 0.5.21 fails otherwise."""
+    for collector in set(REGISTRY._names_to_collectors.values()):
+        REGISTRY.unregister(collector)
 
 
 PAGED = {"TRITON_INTERPRET": "1"}

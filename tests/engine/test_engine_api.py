@@ -136,5 +136,5 @@ def test_engine_arguments_are_checked():
         Engine(max_topk=0)
     with pytest.raises(ValueError, match="exclude each other"):
         Engine(add_noise_gumbel_softmax=True, add_noise_dirichlet=True)
-    with pytest.raises(ValueError, match="does not support pipeline parallelism"):
-        Engine(pp_size=2)
+    with pytest.raises(ValueError, match="does not support speculative decoding"):
+        Engine(speculative_algorithm="NGRAM")
