@@ -12,7 +12,7 @@ INVARIANTS := tests/test_drift.py tests/test_model_classes.py tests/test_hybrid_
 	tests/test_window_prefix_cache.py \
 	tests/engine/request_fields/test_stops.py \
 	$(patsubst %,tests/engine/test_architectures.py::test_trajectories_equal_the_oracle[%], \
-		llama gemma3 mixtral deepseek-v3 llama-transformers) \
+		llama gemma3 deepseek-v3) \
 	$(addprefix tests/engine/test_, off.py hybrid_models.py prefix_cache.py retraction.py \
 		neighbours.py thinking_markers.py) \
 	tests/engine/test_thinking_policies.py::test_coconut_alone_leaks_no_hidden_states \

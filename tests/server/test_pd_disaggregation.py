@@ -31,10 +31,10 @@ from streaming import read
 from tolerances import BUNDLED_TRACE_WEIGHT
 from traces import close, is_clear
 
-STEPS = 36
+STEPS = 24
 WITHIN = 300
 """Seconds."""
-RETRACTING = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "9"}
+RETRACTING = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "7"}
 
 _NEVER_COLD = {**TRACED, "early_stopping_entropy_threshold": 0}
 _ALWAYS_COLD = {**TRACED, "early_stopping_entropy_threshold": 100}
