@@ -12,6 +12,7 @@ SOFT = {"start": "thinking"}
 
 @pytest.fixture
 def session(engine):
+    engine.flush_cache()  # other tests ask with the same prompts
     session = engine.open_session(1000)
     yield session
     engine.close_session(session)
