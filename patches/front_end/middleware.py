@@ -44,27 +44,24 @@ class FieldMiddleware:
         self.app = app
         self._options = options
         self._generating = generating_routes()
+        self._apis = {**NOTHING_GENERATED, TRANSCRIPTIONS: OPENAI, **self._generating}
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
         path = _route_path(scope)
-        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT"):
+        api = self._apis.get(path)
+        if api is None or scope["type"] != "http" or scope["method"] not in ("POST", "PUT"):
             await self.app(scope, receive, send)
-        elif path in self._generating:
-            await self._generate(self._generating[path], scope, receive, send)
-        elif path in NOTHING_GENERATED:
-            await self._refuse(path, NOTHING_GENERATED[path], scope, receive, send)
-        elif path == TRANSCRIPTIONS:
-            await self._refuse(path, OPENAI, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    async def _generate(self, api: Api, scope: Any, receive: Receive, send: Send) -> None:
+            return
         body = await _read(receive)
         if body is None:
             return
         try:
-            body, field = self._taken(api, body)
+            if path in self._generating:
+                body, field = self._taken(api, body)
+            else:
+                field = None
+                _refuse_field(path, body)
         except ValueError as error:
             await JSONResponse(api.error(str(error)), 400)(scope, receive, send)
             return
@@ -77,6 +74,7 @@ class FieldMiddleware:
                 await self.app(scope, receive, Answering(send, api.place, answers))
 
     def _taken(self, api: Api, body: bytes) -> tuple[bytes, Any]:
+        """The body of a request without the field, and the field."""
         parsed = _parsed(body)
         if parsed is None:
             return body, None
@@ -89,25 +87,6 @@ class FieldMiddleware:
         # now, while the status can still say so: some routes answer errors in a stream
         read_request(field, {}, self._options)
         return (body if rest == parsed else json.dumps(rest).encode()), field
-
-    async def _refuse(self, path: str, api: Api, scope: Any, receive: Receive, send: Send) -> None:
-        body = await _read(receive)
-        if body is None:
-            return
-        try:
-            if path == TRANSCRIPTIONS:
-                asked = _FORM_FIELD.search(body) is not None
-            else:
-                asked = is_asked(take_field(_parsed(body) or {})[1])
-            if asked:
-                raise ValueError(
-                    f"{REQUEST_KEY} is not available on {path}; use a route that generates text, "
-                    "such as /v1/chat/completions."
-                )
-        except ValueError as error:
-            await JSONResponse(api.error(str(error)), 400)(scope, receive, send)
-            return
-        await self.app(scope, _replayed(body, receive), send)
 
 
 class Answering:
@@ -178,6 +157,19 @@ def _route_path(scope: Any) -> str:
     path: str = scope.get("path", "")
     root: str = scope.get("root_path", "")
     return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+
+def _refuse_field(path: str, body: bytes) -> None:
+    """Refuse the field on a route that cannot honour it."""
+    if path == TRANSCRIPTIONS:
+        asked = _FORM_FIELD.search(body) is not None
+    else:
+        asked = is_asked(take_field(_parsed(body) or {})[1])
+    if asked:
+        raise ValueError(
+            f"{REQUEST_KEY} is not available on {path}; use a route that generates text, "
+            "such as /v1/chat/completions."
+        )
 
 
 def _refuse_lost_answers(request: Mapping[str, Any]) -> None:
