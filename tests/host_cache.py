@@ -16,12 +16,12 @@ from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from sglang.srt.runtime_context import get_context
-from tree_cache import TreeCache
+from tree_cache import AttentionCache
 
 _SIZE = 2048
 
 
-class HostCache(TreeCache):
+class HostCache(AttentionCache):
     """A prefix cache whose nodes are copied to the host."""
 
     def __init__(self, policy: str) -> None:
@@ -61,27 +61,9 @@ class HostCache(TreeCache):
         self.tree.evict(EvictParams(num_tokens=_SIZE))
         assert self.allocator.available_size() == _SIZE
 
-    def prefill(self, req: Req) -> None:
-        """Match a request on the device, and compute the rest."""
-        req.init_next_round_input(self.tree)
-        if hasattr(self.tree, "lock"):  # one name a version
-            req.lock = self.tree.lock(req.last_node)
-            found = self.tree.path_device_indices(req.last_node)[: req.prefix_len]
-        else:
-            req.lock_receipt = self.tree.inc_lock_ref(req.last_node).to_dec_params()
-            found = req.prefix_indices
-        assert self.pool.alloc([req]) is not None
-        end = len(req.origin_input_ids) + len(req.output_ids)
-        row = self.pool.req_to_token[req.kv.req_pool_idx]
-        row[: len(found)] = found.to(torch.int32)
-        self._compute(req, len(found), end)
-        self.note_prefill(req, len(found), end)
-
     def decode(self, req: Req, output: list[int]) -> None:
         """Compute these tokens too, and finish."""
-        begin = len(req.origin_input_ids) + len(req.output_ids)
-        req.output_ids.extend(output)
-        self._compute(req, begin, begin + len(output))
+        self.compute_output(req, output)
         self.finish(req, output)
 
     def found_on_host(self, req: Req) -> int:
@@ -97,11 +79,6 @@ class HostCache(TreeCache):
             enable_hicache_storage=True, enable_lmcache=False, tree_cache=self.tree
         )
         Scheduler._prefetch_kvcache(scheduler, req)
-
-    def _compute(self, req: Req, begin: int, end: int) -> None:
-        row = self.pool.req_to_token[req.kv.req_pool_idx]
-        row[begin:end] = self.allocator.alloc(end - begin).to(torch.int32)
-        req.kv.kv_allocated_len = req.kv.kv_committed_len = end
 
     def _copy(self, _node: int, device: torch.Tensor, *_others: Any) -> torch.Tensor:
         self.copied += device.tolist()

@@ -4,6 +4,7 @@ from array import array
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from sglang.srt.managers.schedule_batch import FINISH_LENGTH, Req
 from sglang.srt.mem_cache.base_prefix_cache import MatchPrefixParams
 from sglang.srt.mem_cache.cache_init_params import CacheInitParams
@@ -52,3 +53,35 @@ class TreeCache:
         found = self.tree.match_prefix(MatchPrefixParams(key=key, req=req, **how))
         indices = getattr(found, "device_indices", None)  # one name a version
         return found.device_prefix_len if indices is None else len(indices)
+
+
+class AttentionCache(TreeCache):
+    """One of a model with nothing but attention: a request's prefix is read from the tree."""
+
+    def prefill(self, req: Req) -> None:
+        """Match a request on the device, lock what is found, and compute the rest."""
+        req.init_next_round_input(self.tree)
+        # one name a version
+        if hasattr(self.tree, "lock"):
+            req.lock = self.tree.lock(req.last_node)
+            found = self.tree.path_device_indices(req.last_node)[: req.prefix_len]
+        else:
+            req.lock_receipt = self.tree.inc_lock_ref(req.last_node).to_dec_params()
+            found = req.prefix_indices
+        assert self.pool.alloc([req]) is not None
+        end = len(req.origin_input_ids) + len(req.output_ids)
+        row = self.pool.req_to_token[req.kv.req_pool_idx]
+        row[: len(found)] = found.to(torch.int32)
+        self._compute(req, len(found), end)
+        self.note_prefill(req, len(found), end)
+
+    def compute_output(self, req: Req, output: list[int]) -> None:
+        """Compute these tokens too."""
+        begin = len(req.origin_input_ids) + len(req.output_ids)
+        req.output_ids.extend(output)
+        self._compute(req, begin, begin + len(output))
+
+    def _compute(self, req: Req, begin: int, end: int) -> None:
+        row = self.pool.req_to_token[req.kv.req_pool_idx]
+        row[begin:end] = self.allocator.alloc(end - begin).to(torch.int32)
+        req.kv.kv_allocated_len = req.kv.kv_committed_len = end

@@ -12,13 +12,13 @@ from sglang.srt.mem_cache.memory_pool import ReqToTokenPool
 from sglang.srt.mem_cache.swa_memory_pool import SWAKVPool
 from sglang.srt.mem_cache.unified_cache.components import ComponentType
 from sglang.srt.runtime_context import get_context
-from tree_cache import TreeCache
+from tree_cache import AttentionCache
 
 WINDOW = 16
 _SIZE = 2048
 
 
-class WindowCache(TreeCache):
+class WindowCache(AttentionCache):
     """A prefix cache with full attention and sliding windows."""
 
     def __init__(self) -> None:
@@ -71,28 +71,9 @@ class WindowCache(TreeCache):
         self.tree.evict(EvictParams(num_tokens=0, swa_num_tokens=_SIZE))
         return unlock is not None
 
-    def prefill(self, req: Req) -> None:
-        """Match a request's prompt, lock what is found, and compute the rest."""
-        req.init_next_round_input(self.tree)
-        # one name a version
-        if hasattr(self.tree, "lock"):
-            req.lock = self.tree.lock(req.last_node)
-            found = self.tree.path_device_indices(req.last_node)[: req.prefix_len]
-        else:
-            req.lock_receipt = self.tree.inc_lock_ref(req.last_node).to_dec_params()
-            found = req.prefix_indices
-        assert self.pool.alloc([req]) is not None
-        end = len(req.origin_input_ids) + len(req.output_ids)
-        row = self.pool.req_to_token[req.kv.req_pool_idx]
-        row[: len(found)] = found.to(torch.int32)
-        self._compute(req, len(found), end)
-        self.note_prefill(req, len(found), end)
-
     def decode(self, req: Req, output: list[int]) -> None:
         """Compute these tokens too, let the window move on, and finish."""
-        begin = len(req.origin_input_ids) + len(req.output_ids)
-        req.output_ids.extend(output)
-        self._compute(req, begin, begin + len(output))
+        self.compute_output(req, output)
         arguments = {
             "sliding_window_size": WINDOW,
             "page_size": 1,
@@ -102,17 +83,12 @@ class WindowCache(TreeCache):
         leave = common.free_swa_out_of_window_slots
         if "retain_floor" in inspect.signature(leave).parameters:
             arguments["retain_floor"] = self.tree.swa_retain_floor(req)
-        leave(req, begin + len(output) - 1, **arguments)
+        leave(req, req.kv.kv_committed_len - 1, **arguments)
         self.finish(req, output)
 
     def match(self, ids: list[int]) -> int:
         """How many tokens another discrete request with these ids finds."""
         return self.matched(self.request(ids, soft=False), ids)
-
-    def _compute(self, req: Req, begin: int, end: int) -> None:
-        row = self.pool.req_to_token[req.kv.req_pool_idx]
-        row[begin:end] = self.allocator.alloc(end - begin).to(torch.int32)
-        req.kv.kv_allocated_len = req.kv.kv_committed_len = end
 
 
 @contextmanager
