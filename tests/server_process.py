@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import httpx
 import openai
@@ -97,6 +98,16 @@ class Server:
             assert self.alive, f"the server ended with {self._process.returncode}"
             assert time.monotonic() < deadline, f"the server is not ready after {READY_WITHIN} s"
             time.sleep(0.5)
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        """Wait until it is ready; at the end check that it lives, and stop it."""
+        try:
+            self.wait_until_ready()
+            yield self
+            assert self.alive, f"the server did not live to the end: {self.log}"
+        finally:
+            self.stop()
 
     def stop(self) -> bool:
         """End the whole process group.

@@ -10,12 +10,8 @@ def server(tmp_path_factory):
     grpc_port = free_port()
     server = Server(tmp_path_factory.mktemp("server"), "--grpc-port", str(grpc_port))
     server.grpc_port = grpc_port
-    try:
-        server.wait_until_ready()
+    with server.running():
         yield server
-        assert server.alive, "the server did not live to the end of the tests"
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import openai
 import pytest
@@ -31,12 +30,8 @@ BAD_WORDS = "soft_thinking.max_topk must be an integer from 1 to 32"
 @pytest.fixture(scope="module")
 def workers(server, tmp_path_factory):
     """Two of them."""
-    second = Server(tmp_path_factory.mktemp("second"))
-    with ExitStack() as stack:
-        stack.callback(second.stop)
-        second.wait_until_ready()
+    with Server(tmp_path_factory.mktemp("second")).running() as second:
         yield server, second
-        assert second.alive, "the second worker did not live to the end of the tests"
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +41,7 @@ def gateway(workers, tmp_path_factory):
     # few requests at a time are imbalance enough to leave the worker that knows the prefix
     policy = ("--policy", "cache_aware", "--balance-abs-threshold", "1")
     flags = (*policy, "--balance-rel-threshold", "1.1", "--worker-urls", *urls)
-    gateway = Gateway(tmp_path_factory.mktemp("gateway"), *flags)
-    with ExitStack() as stack:
-        stack.callback(gateway.stop)
-        gateway.wait_until_ready()
+    with Gateway(tmp_path_factory.mktemp("gateway"), *flags).running() as gateway:
         yield gateway
 
 

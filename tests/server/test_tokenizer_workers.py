@@ -68,20 +68,16 @@ def crowded_server(tmp_path_factory):
             *("--tokenizer-worker-num", str(WORKERS), "--max-running-requests", str(RUNNING)),
             *("--max-topk", str(MAX_TOPK)),
         )
-    try:
-        server.wait_until_ready()
+    with server.running():
         yield server
-        assert server.alive
-    finally:
-        server.stop()
 
 
 @pytest.fixture(scope="module")
 def connections():
-    """Those that are open."""
-    opened: list[Connection] = []
-    yield opened
-    for connection in opened:
+    """One to each worker, as :func:`workers` found them last."""
+    kept: list[Connection] = []
+    yield kept
+    for connection in kept:
         connection.http.close()
 
 
@@ -89,11 +85,16 @@ def connections():
 def workers(crowded_server, connections):
     """A connection to each worker; an error or an abort may have closed one."""
     found = {connection.worker(): connection for connection in connections}
-    while len(found) < WORKERS and len(connections) < MOST_CONNECTIONS:
-        connections.append(Connection(crowded_server))
-        found.setdefault(connections[-1].worker(), connections[-1])
+    opened = [*connections]
+    while len(found) < WORKERS and len(opened) < MOST_CONNECTIONS:
+        opened.append(Connection(crowded_server))
+        found.setdefault(opened[-1].worker(), opened[-1])
+    connections[:] = found.values()
+    for connection in opened:
+        if connection not in connections:
+            connection.http.close()
     assert len(found) == WORKERS, "one worker accepted every connection"
-    return list(found.values())
+    return list(connections)
 
 
 @pytest.fixture
